@@ -1,0 +1,114 @@
+"""Instance masks: exact crops, COCO run lengths, IoU.
+
+Bitmaps are (H, W) arrays, True or non-zero inside. Pixel i covers the continuous interval [i, i + 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from ..types import CropMask
+
+Bitmap = npt.NDArray[np.uint8]
+EMPTY = CropMask(0, 0, 0, 0, b"")
+
+
+def from_bitmap(bitmap: npt.NDArray[Any], x: int = 0, y: int = 0) -> CropMask:
+    """Crop to the pixels that are set. (x, y): image position of the bitmap's top-left pixel. No pixel set -> EMPTY."""
+    bits = np.ascontiguousarray(bitmap != 0).view(np.uint8)
+    left, top, width, height = cv2.boundingRect(bits) if bits.size else (0, 0, 0, 0)
+    if width == 0:
+        return EMPTY
+    crop = np.asfortranarray(bits[top : top + height, left : left + width])
+    return CropMask(x + left, y + top, width, height, coco_mask.encode(crop)["counts"])
+
+
+def crop_bitmap(mask: CropMask) -> Bitmap:
+    """The (h, w) uint8 crop, values 0 and 1."""
+    if mask.w == 0:
+        return np.zeros((0, 0), np.uint8)
+    bits: Bitmap = coco_mask.decode({"size": [mask.h, mask.w], "counts": mask.counts})
+    return bits
+
+
+def full_bitmap(mask: CropMask, height: int, width: int) -> Bitmap:
+    """The (height, width) uint8 bitmap of the whole image, values 0 and 1. Parts outside the image are cut off."""
+    full = np.zeros((height, width), np.uint8)
+    x1, y1, x2, y2 = max(mask.x, 0), max(mask.y, 0), min(mask.x + mask.w, width), min(mask.y + mask.h, height)
+    if x1 < x2 and y1 < y2:
+        full[y1:y2, x1:x2] = crop_bitmap(mask)[y1 - mask.y : y2 - mask.y, x1 - mask.x : x2 - mask.x]
+    return full
+
+
+def area(mask: CropMask) -> int:
+    """Number of pixels."""
+    return int(coco_mask.area({"size": [mask.h, mask.w], "counts": mask.counts})) if mask.w else 0
+
+
+def to_coco_rle(mask: CropMask, height: int, width: int) -> dict[str, Any]:
+    """COCO compressed RLE of the whole (height, width) image; the crop must lie inside it.
+
+    Works on the runs of the crop, so that its cost does not grow with the image.
+    """
+    if mask.w == 0:
+        return _compress([height * width], height, width)
+    columns = np.zeros((mask.w, mask.h + 1), np.int8)  # one empty pixel after each column keeps runs inside columns
+    columns[:, :-1] = crop_bitmap(mask).T
+    edges = np.diff(columns.ravel(), prepend=0)
+    column, row = np.divmod(np.flatnonzero(edges), mask.h + 1)  # run starts and ends, alternating
+    position = (mask.x + column) * height + mask.y + row
+    counts = np.diff(position, prepend=0, append=height * width)
+    if np.any(counts[1:-1] == 0):  # an object that spans the image's full height: its runs meet
+        starts, ends = position[0::2], position[1::2]
+        joined = starts[1:] == ends[:-1]
+        starts, ends = starts[np.r_[True, ~joined]], ends[np.r_[~joined, True]]
+        counts = np.diff(np.stack([starts, ends], 1).ravel(), prepend=0, append=height * width)
+    if counts[-1] == 0:
+        counts = counts[:-1]
+    return _compress(counts.tolist(), height, width)
+
+
+def _compress(counts: list[int], height: int, width: int) -> dict[str, Any]:
+    rle: dict[str, Any] = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return rle
+
+
+def from_coco_rle(rle: dict[str, Any]) -> CropMask:
+    """From COCO RLE of the whole image: compressed (bytes or str) or a list of counts."""
+    height, width = rle["size"]
+    if isinstance(rle["counts"], list):
+        rle = coco_mask.frPyObjects(rle, height, width)
+    left, top, w, h = (int(v) for v in coco_mask.toBbox(rle))
+    if w == 0 or h == 0:
+        return EMPTY
+    # toBbox gives a too large rectangle when a run passes from one column into the next, so crop again
+    return from_bitmap(coco_mask.decode(rle)[top : top + h, left : left + w], left, top)
+
+
+def iou(a: Sequence[CropMask], b: Sequence[CropMask]) -> npt.NDArray[np.float64]:
+    """(len(a), len(b)) intersection over union, computed on the overlap of the crops only. Empty masks give 0."""
+    result = np.zeros((len(a), len(b)))
+    crops_b: list[Bitmap | None] = [None] * len(b)
+    areas_b = [area(m) for m in b]
+    for i, p in enumerate(a):
+        crop_p, area_p = None, area(p)
+        for j, q in enumerate(b):
+            x1, y1 = max(p.x, q.x), max(p.y, q.y)
+            x2, y2 = min(p.x + p.w, q.x + q.w), min(p.y + p.h, q.y + q.h)
+            if x1 >= x2 or y1 >= y2:
+                continue
+            crop_p = crop_bitmap(p) if crop_p is None else crop_p
+            crop_q = crops_b[j]
+            if crop_q is None:
+                crop_q = crops_b[j] = crop_bitmap(q)
+            overlap = np.count_nonzero(
+                crop_p[y1 - p.y : y2 - p.y, x1 - p.x : x2 - p.x] & crop_q[y1 - q.y : y2 - q.y, x1 - q.x : x2 - q.x]
+            )
+            result[i, j] = overlap / (area_p + areas_b[j] - overlap)
+    return result
