@@ -1,1 +1,27 @@
+"""The instance-segmentation loop for FiftyOne. Importing this package imports neither torch nor fiftyone."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "YOLO": "api",
+    "convert": "bridge.convert",
+    "train": "bridge.train",
+    "predict": "bridge.predict",
+    "evaluate": "bridge.evaluate",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

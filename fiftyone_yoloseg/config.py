@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from .errors import SettingsError
 
 STRIDE = 32
+RUN_NAME = r"^[^/\\]+$"
 Unit = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -23,8 +24,8 @@ Count = Annotated[int, Field(ge=0)]
 def _image_size(value: Any) -> Any:
     """One number or (height, width); rounded up to a multiple of the stride, as users of other YOLOs expect."""
     if isinstance(value, str):
-        value = [int(v) for v in value.replace("x", ",").strip("[]() ").split(",")]
-    sides = [value, value] if isinstance(value, int) else list(value)
+        value = [int(v) if v.strip().isdigit() else v for v in value.replace("x", ",").strip("[]() ").split(",")]
+    sides = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(sides) == 1:
         sides *= 2
     if len(sides) != 2 or not all(isinstance(s, int) and not isinstance(s, bool) and 32 <= s <= 8192 for s in sides):
@@ -43,6 +44,16 @@ def _square_size(value: Any) -> Any:
 
 
 SquareSize = Annotated[int, BeforeValidator(_square_size)]
+
+
+def _integers(value: Any) -> Any:
+    """"0,2" or one number, as typed on the command line."""
+    if isinstance(value, str):
+        return [v.strip() for v in value.strip("[]() ").split(",") if v.strip()]
+    return [value] if isinstance(value, int) else value
+
+
+Integers = Annotated[tuple[int, ...], BeforeValidator(_integers)]
 
 
 class Settings(BaseModel):
@@ -76,7 +87,7 @@ class PredictSettings(DecodeSettings):
 
     imgsz: ImageSize | None = Field(None, description="input size: one number or height,width; the model's own size if not given")
     batch: int = Field(1, ge=1, description="images per forward pass")
-    classes: tuple[int, ...] | None = Field(None, description="keep only these class indices")
+    classes: Integers | None = Field(None, description="keep only these class indices")
     agnostic_nms: bool = Field(False, description="NMS across classes: of two boxes in one place, keep the more confident")
     rect: bool = Field(True, description="pad to the nearest multiple of 32 only; false: pad to the full square")
     vid_stride: int = Field(1, ge=1, description="of a video, use every n-th frame")
@@ -85,7 +96,7 @@ class PredictSettings(DecodeSettings):
 class ValSettings(DecodeSettings):
     """Validation to COCO-exact numbers at the images' own resolution."""
 
-    data: Path | None = Field(None, description="dataset.yaml; the one the model was trained on if not given")
+    data: Path | None = Field(None, description="dataset.yaml or COCO folder; the one the model was trained on if not given")
     split: Literal["train", "val", "test"] = Field("val", description="which split of the dataset")
     imgsz: ImageSize | None = Field(None, description="input size: one number or height,width; the model's own size if not given")
     batch: int = Field(16, ge=1, description="images per forward pass")
@@ -96,14 +107,14 @@ class ValSettings(DecodeSettings):
 class TrainSettings(DeviceSettings):
     """Training. The defaults are the YOLOv8-seg recipe."""
 
-    data: Path | None = Field(None, description="dataset.yaml with path, train, val and names")
+    data: Path | None = Field(None, description="dataset.yaml with path, train, val and names; or a COCO folder with annotations/instances_*.json")
     epochs: int = Field(100, ge=1, description="passes over the training images")
     imgsz: SquareSize = Field(640, description="training image size in pixels, a multiple of 32")
     batch: int = Field(16, ge=1, description="images per step")
     workers: Count = Field(2, description="processes that load and augment images")
     cache: bool = Field(True, description="keep decoded images in memory, up to a quarter of what is free")
     project: Path = Field(Path("runs/segment"), description="folder that holds the runs")
-    name: str = Field("train", pattern=r"^[^/\\\0]+$", description="name of the run folder; a number is added if it exists")
+    name: str = Field("train", pattern=RUN_NAME, description="name of the run folder; a number is added if it exists")
     exist_ok: bool = Field(False, description="write into an existing run folder of that name")
     resume: bool = Field(False, description="go on with an interrupted run from its last.pt")
     seed: Count = Field(0, description="seed of weights, order and augmentation")
@@ -123,7 +134,7 @@ class TrainSettings(DeviceSettings):
     warmup_epochs: NonNegative = Field(3.0, description="epochs of linear warm-up, at least 100 steps")
     warmup_momentum: Unit = Field(0.8, description="momentum at the start of the warm-up")
     warmup_bias_lr: NonNegative = Field(0.1, description="learning rate of biases at the start of the warm-up (auto: 0)")
-    nbs: int = Field(64, ge=1, description="nominal batch size: gradients of smaller batches are accumulated up to it")
+    nbs: int | None = Field(None, ge=1, description="nominal batch size: gradients of smaller batches are accumulated up to it; 64, or with optimizer=auto in a short run the batch itself")
 
     box: NonNegative = Field(7.5, description="gain of the box and mask losses")
     cls: NonNegative = Field(0.5, description="gain of the class loss")
@@ -161,6 +172,66 @@ class ExportSettings(DeviceSettings):
     tolerance: Annotated[float, Field(gt=0)] = Field(1e-3, description="largest accepted difference from torch in probabilities and coefficients; boxes: 100 times this, in pixels")
 
 
+class TrainCommand(TrainSettings):
+    """`yoloseg train`: train a network"""
+
+    model: str = Field("yolov8n-seg.yaml", description="yolov8{n,s,m,l,x}-seg.yaml for a new network, or a checkpoint to start from")
+
+
+class ValCommand(ValSettings):
+    """`yoloseg val`: COCO-exact metrics of a model"""
+
+    model: str = Field(description="checkpoint or exported artifact")
+
+
+class PredictCommand(PredictSettings):
+    """`yoloseg predict`: find objects in images, folders, videos"""
+
+    model: str = Field(description="checkpoint or exported artifact")
+    source: str = Field(description="image, folder, glob, video or URL")
+    project: Path = Field(Path("runs/segment"), description="folder that holds the runs")
+    name: str = Field("predict", pattern=RUN_NAME, description="name of the run folder; a number is added if it exists")
+    exist_ok: bool = Field(False, description="write into an existing run folder of that name")
+    save: bool = Field(True, description="write the pictures with masks drawn, and predictions.json (COCO results)")
+
+
+class ExportCommand(ExportSettings):
+    """`yoloseg export`: write a checkpoint in another format"""
+
+    model: str = Field(description="checkpoint to export")
+
+
+class ConvertCommand(Settings):
+    """`yoloseg convert`: FiftyOne dataset -> YOLO-seg folder"""
+
+    dataset: str = Field(description="name of the FiftyOne dataset")
+    out: Path = Field(description="folder to write: images, labels and dataset.yaml")
+    view: str | None = Field(None, description="name of a saved view; the whole dataset if not given")
+    label_field: str = Field("ground_truth", description="field with Detections (masks) or Polylines")
+    split: str = Field("auto", description="auto (tags if there are any, else random), tags, random, or a field's name")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of validation images in a random split")
+    seed: Count = Field(0, description="seed of a random split")
+    media: Literal["copy", "symlink"] = Field("copy", description="copy the images, or link to them")
+    maskless: Literal["error", "box", "skip"] = Field("error", description="objects without a mask: refuse, use their box, or leave out")
+
+
+class DoctorCommand(Settings):
+    """`yoloseg doctor`: report on this environment, for bug reports"""
+
+
+class DemoSettings(TrainSettings):
+    """`yoloseg demo`: the whole loop on a small dataset, every training setting can be given"""
+
+    out: Path = Field(Path("yoloseg-demo"), description="folder for everything that the demo writes")
+    data: Path | None = Field(None, description="a COCO folder: annotations/instances_*.json beside the image folders; synthetic shapes if not given")
+    model: str = Field("yolov8n-seg.yaml", description="network or checkpoint to start from")
+    dataset: str = Field("yoloseg-demo", min_length=1, description="name of the FiftyOne dataset")
+    epochs: int = Field(30, ge=1, description="passes over the training images")
+    imgsz: SquareSize = Field(160, description="training image size in pixels, a multiple of 32")
+    batch: int = Field(8, ge=1, description="images per step")
+    conf: Unit = Field(0.25, description="confidence of the predictions that are written back")
+
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -170,6 +241,15 @@ def parse(model: type[S], values: Mapping[str, Any]) -> S:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise SettingsError("\n".join(_line(model, e) for e in error.errors())) from None
+
+
+def problems(model: type[Settings], values: Mapping[str, Any]) -> dict[str, str]:
+    """Key -> what is wrong with it; empty if the settings are valid."""
+    try:
+        model.model_validate(dict(values))
+    except ValidationError as error:
+        return {str(e["loc"][0]) if e["loc"] else "": _line(model, e) for e in error.errors()}
+    return {}
 
 
 def _line(model: type[Settings], error: Any) -> str:

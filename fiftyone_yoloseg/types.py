@@ -55,6 +55,8 @@ class InstanceRecord:
     crowd: bool = False
     source_id: str | None = None
     confidence: float | None = None
+    area: float | None = None
+    """Area that the annotation file states, in pixels; it decides between COCO's small, medium and large. None: the mask's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,106 @@
+"""Export of a checkpoint to other runtimes, each artifact compared with the network before anybody gets it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..config import ExportSettings
+from ..engine.checkpoint import Checkpoint
+from ..errors import CheckpointError, ExportError, SettingsError
+from ..geometry.letterbox import Image
+from ..nn.model import fused
+from ..runtime import load_backend
+from ..runtime.metadata import encode
+from ..types import ModelInfo, ProgressFn
+from .base import Exporter, ExportJob, ExportReport
+from .parity import compare
+from .registry import find_exporter
+
+__all__ = ["ExportReport", "export"]
+
+
+def export(
+    checkpoint: Checkpoint,
+    settings: ExportSettings,
+    images: Sequence[Image] | None = None,
+    progress: ProgressFn | None = None,
+) -> ExportReport:
+    """Write the artifact, run it, and compare it with the network; only one that gives the same answers gets its name.
+
+    images: (H, W, 3) uint8 RGB to compare on (the first 8 are used); noise if there are none.
+    Raises SettingsError, MissingDependencyError, or ExportError. An artifact that was there before survives a failed export.
+    """
+    start, tell = time.perf_counter(), progress or (lambda share, label: None)
+    exporter = find_exporter(settings.format)
+    if settings.dynamic and settings.batch != 1:
+        raise SettingsError(f"batch={settings.batch}: a dynamic artifact takes any batch size; leave batch out, or dynamic")
+    exporter.check(settings)
+    path = _target(checkpoint, settings, exporter)
+    imgsz = settings.imgsz or (checkpoint.imgsz, checkpoint.imgsz)
+    info = ModelInfo(checkpoint.names, imgsz, dynamic=settings.dynamic, batch=settings.batch)
+    metadata = encode(info, size=checkpoint.net.size, half=settings.half, origin=checkpoint.origin)
+
+    # the suffix stays at the end, because the runtimes go by it
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{exporter.suffix}")
+    try:
+        tell(0.0, f"writing {path.name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exporter.write(ExportJob(fused(checkpoint.net), info, settings, metadata), temporary)
+        tell(0.5, f"comparing {path.name} with the network")
+        try:
+            backend = load_backend(temporary, settings.device or "cpu")
+        except CheckpointError as error:
+            raise ExportError(f"the exported model cannot be run here: {str(error).removeprefix(f'{temporary}: ')}") from None
+        parity = compare(checkpoint.net, backend, images)
+        parity.check(settings.tolerance, settings.half)
+        del backend  # it may hold the file open
+        size = sum(f.stat().st_size for f in temporary.rglob("*") if f.is_file()) if temporary.is_dir() else temporary.stat().st_size
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except ExportError as error:
+        raise ExportError(f"export to {path}: {error}. Nothing was written") from error
+    finally:
+        _remove(temporary)
+    tell(1.0, f"{path.name} gives the same answers as the network")
+    return ExportReport(
+        path=path,
+        format=settings.format,
+        imgsz=imgsz,
+        batch=settings.batch,
+        opset=exporter.opset(settings),
+        dynamic=settings.dynamic,
+        half=settings.half,
+        verified=True,
+        compared_on=parity.compared_on,
+        max_abs_error=parity.max_abs_error,
+        mean_abs_error=parity.mean_abs_error,
+        predictions=parity.predictions,
+        predictions_matched=parity.matched,
+        seconds=time.perf_counter() - start,
+        size_bytes=size,
+    )
+
+
+def _target(checkpoint: Checkpoint, settings: ExportSettings, exporter: Exporter) -> Path:
+    """Beside the checkpoint, or where the user wants it."""
+    own = checkpoint.path or Path(f"yolov8{checkpoint.net.size}-seg.pt")
+    path = settings.output
+    if path is None:
+        return own.with_name(own.stem + exporter.suffix)
+    if path.is_dir() and path.suffix != exporter.suffix:
+        return path / (own.stem + exporter.suffix)
+    if path.suffix != exporter.suffix or path.is_dir():
+        raise SettingsError(f"output={path}: must be a folder that exists, or a file name that ends in {exporter.suffix}")
+    return path
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

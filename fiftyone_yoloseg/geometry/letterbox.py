@@ -60,7 +60,7 @@ def fit(source: tuple[int, int], size: tuple[int, int], *, stride: int | None = 
 def apply(image: Image, box: Letterbox) -> Image:
     """(H, W, 3) uint8 -> (size, 3) uint8."""
     if image.shape[:2] != box.resized:
-        image = cv2.resize(image, box.resized[::-1], interpolation=cv2.INTER_LINEAR)
+        image = np.asarray(cv2.resize(image, box.resized[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
     if box.resized == box.size:
         return image
     out = np.full((*box.size, 3), PAD_VALUE, np.uint8)

@@ -1,0 +1,1 @@
+"""YOLOv8-seg in plain torch: blocks, head, network, assignment, losses."""

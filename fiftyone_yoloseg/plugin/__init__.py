@@ -1,0 +1,13 @@
+"""The FiftyOne plugin: operators and their forms. It only asks and shows; the work is done in `bridge`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def register(plugin: Any) -> None:
+    """Called by FiftyOne for each plugin that it loads."""
+    from .operators import OPERATORS
+
+    for operator in OPERATORS:
+        plugin.register(operator)

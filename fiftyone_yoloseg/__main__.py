@@ -1,0 +1,5 @@
+"""`python -m fiftyone_yoloseg` is the `yoloseg` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,166 @@
+"""`YOLO`: one object for training, validation, prediction and export."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from .config import ExportSettings, PredictSettings, TrainSettings, ValSettings, parse
+from .console import progress_bar, show_log
+from .data.load import load_data
+from .engine.checkpoint import NEW_MODEL, Checkpoint, load_checkpoint, new_checkpoint
+from .engine.devices import select_device
+from .engine.metrics import Metrics
+from .engine.predictor import Predictor
+from .engine.sources import frames
+from .engine.torch_backend import TorchBackend
+from .engine.trainer import TrainResult, train
+from .engine.validator import validate
+from .errors import CheckpointError, DataError, SettingsError
+from .nn.model import YOLOv8Seg
+from .results import Results
+from .types import Backend, Names
+
+if TYPE_CHECKING:
+    from .export.base import ExportReport
+
+log = logging.getLogger(__name__)
+
+
+class YOLO:
+    """A YOLOv8-seg model.
+
+    model: "yolov8n-seg.yaml" (n, s, m, l, x) for a new network; the path of a checkpoint, ours or an official YOLOv8-seg .pt (read
+    without executing anything); or of an artifact that `export` wrote, on which predict and val work.
+    Raises CheckpointError if it is none of these.
+    """
+
+    def __init__(self, model: str | Path = "yolov8n-seg.yaml") -> None:
+        self.path: Path | None = None
+        self.checkpoint: Checkpoint | None = None
+        self._backends: dict[tuple[str | None, bool], Backend] = {}
+        path = Path(model).expanduser()
+        if not path.exists() and NEW_MODEL.fullmatch(str(model)):
+            self.checkpoint = new_checkpoint(str(model))
+        elif path.suffix == ".pt":
+            self.path, self.checkpoint = path, load_checkpoint(path)
+        elif path.exists():
+            self.path = path
+            self._backend(None)
+        else:
+            raise CheckpointError(f"{model}: no such file; for a new network use yolov8{{n,s,m,l,x}}-seg.yaml")
+
+    @property
+    def net(self) -> YOLOv8Seg:
+        """The torch network, on the CPU in eval mode."""
+        return self._need_checkpoint("has no torch network").net
+
+    @property
+    def names(self) -> Names:
+        """Class index -> name."""
+        return self.checkpoint.names if self.checkpoint else self._backend(None).info.names
+
+    def train(self, *, should_stop: Callable[[], bool] | None = None, **settings: Any) -> TrainResult:
+        """Train on `data`; see `TrainSettings` for all settings. Afterwards this model is the best checkpoint.
+
+        resume=True, on the last.pt of an interrupted run, goes on with it.
+        """
+        checkpoint = self._need_checkpoint("cannot be trained")
+        wanted = parse(TrainSettings, settings)
+        data = wanted.data or (self._remembered_data() if wanted.resume else None)
+        if data is None:
+            raise SettingsError("data: which dataset? Give data=dataset.yaml, or a COCO folder")
+        if not wanted.resume:
+            wanted = parse(TrainSettings, {**settings, "data": data.expanduser().absolute()})
+        with progress_bar("training") as progress:
+            splits = ("train", "val") if wanted.val else ("train",)
+            result = train(checkpoint, load_data(data, splits, progress), wanted, progress=progress, should_stop=should_stop)
+        self.path, self.checkpoint = result.best, load_checkpoint(result.best)
+        self._backends.clear()
+        log.info("best epoch %d of %d; files in %s", result.best_epoch, result.epochs, result.dir)
+        return result
+
+    def val(self, **settings: Any) -> Metrics:
+        """COCO-exact metrics on a split of `data`; see `ValSettings`. Data and size default to those of the training."""
+        wanted = parse(ValSettings, settings)
+        data = wanted.data or self._remembered_data()
+        if data is None:
+            raise SettingsError("data: this model remembers no dataset file; give data=dataset.yaml, or a COCO folder")
+        self._need_weights()
+        with progress_bar("validation") as progress:
+            records = load_data(data, (wanted.split,), progress)
+            backend = self._backend(wanted.device, wanted.half)
+            return validate(backend, records.splits[wanted.split], records.names, wanted, progress=progress)
+
+    @overload
+    def predict(self, source: Any, *, stream: Literal[False] = False, **settings: Any) -> list[Results]: ...
+    @overload
+    def predict(self, source: Any, *, stream: Literal[True], **settings: Any) -> Iterator[Results]: ...
+    def predict(self, source: Any, *, stream: bool = False, **settings: Any) -> list[Results] | Iterator[Results]:
+        """Find objects; see `PredictSettings`.
+
+        source: path, URL, folder, glob, video, array (BGR, as from OpenCV), PIL image, or a list of these. stream: return an
+        iterator that holds one batch in memory. Images of a folder or list that cannot be read are logged and left out.
+        Raises DataError if the source is not there, or none of its images can be read.
+        """
+        wanted = parse(PredictSettings, settings)
+        self._need_weights()
+        results = self._results(source, Predictor(self._backend(wanted.device, wanted.half), wanted))
+        return results if stream else list(results)
+
+    __call__ = predict
+
+    def export(self, **settings: Any) -> Path:
+        """Write the model in another format and compare it with torch; see `ExportSettings`. Returns the artifact's path."""
+        return self.export_report(**settings).path
+
+    def export_report(self, **settings: Any) -> ExportReport:
+        """As `export`, with the measured differences."""
+        from .export import export
+
+        show_log()
+        checkpoint = self._need_checkpoint("cannot be exported again")
+        return export(checkpoint, parse(ExportSettings, settings))
+
+    def _results(self, source: Any, predictor: Predictor) -> Iterator[Results]:
+        from itertools import islice
+
+        readable, stream, first = 0, frames(source, predictor.settings.vid_stride), None
+        while batch := list(islice(stream, predictor.settings.batch)):
+            good = [frame for frame in batch if not isinstance(frame, DataError)]
+            for problem in (frame for frame in batch if isinstance(frame, DataError)):
+                show_log()
+                log.warning("left out: %s", problem)
+                first = first or problem
+            readable += len(good)
+            for frame, found in zip(good, predictor.instances([f.image for f in good]), strict=True):
+                yield Results(frame.image, found, self.names, frame.name, frame.frame, predictor.watch.speed())
+        if not readable and first is not None:
+            raise DataError(f"none of the images can be read; the first: {first}")
+
+    def _backend(self, device: str | None, half: bool = False) -> Backend:
+        key = device, half
+        if key not in self._backends:
+            if self.checkpoint is not None:
+                self._backends[key] = TorchBackend(self.checkpoint.net, self.checkpoint.info, select_device(device), half)
+            else:
+                from .runtime import load_backend
+
+                assert self.path is not None
+                self._backends[key] = load_backend(self.path, device)
+        return self._backends[key]
+
+    def _need_checkpoint(self, what: str) -> Checkpoint:
+        if self.checkpoint is None:
+            raise CheckpointError(f"{self.path}: an exported artifact {what}; use the .pt file that it was made from")
+        return self.checkpoint
+
+    def _need_weights(self) -> None:
+        if self.checkpoint is not None and not self.checkpoint.trained:
+            log.warning("this network has random weights: train it, or load a checkpoint")
+
+    def _remembered_data(self) -> Path | None:
+        data = self.checkpoint.train_args.get("data") if self.checkpoint else None
+        return Path(data) if data and Path(data).exists() else None

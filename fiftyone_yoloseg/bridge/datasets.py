@@ -1,0 +1,39 @@
+"""Records -> a FiftyOne dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone as fo
+
+from ..errors import DataError
+from ..types import SegmentationData
+from .database import ensure_database
+from .labels import record_to_detections
+
+ORIGIN = "yoloseg_origin"
+
+
+def create_dataset(data: SegmentationData, name: str, label_field: str = "ground_truth") -> Any:
+    """A persistent dataset whose samples carry masks and are tagged with their split. Replaces one that this function made.
+
+    Raises DataError if a dataset of that name exists that came from elsewhere.
+    """
+    ensure_database()
+    if fo.dataset_exists(name):
+        if ORIGIN not in fo.load_dataset(name).info:
+            raise DataError(f"a FiftyOne dataset {name!r} exists and is not ours to replace: choose another name")
+        fo.delete_dataset(name)
+    dataset = fo.Dataset(name, persistent=True)
+    dataset.info[ORIGIN] = data.origin
+    dataset.default_classes = [data.names[i] for i in sorted(data.names)]
+    dataset.save()
+    samples = []
+    for split, records in data.splits.items():
+        for record in records:
+            sample = fo.Sample(filepath=str(record.path.absolute()), tags=[split])
+            sample[label_field] = record_to_detections(record, data.names)
+            sample.metadata = fo.ImageMetadata(width=record.width, height=record.height, num_channels=3)
+            samples.append(sample)
+    dataset.add_samples(samples, progress=False)
+    return dataset

@@ -1,0 +1,76 @@
+"""What forms suggest: read from the dataset, so that most users only press Execute."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+
+from ..errors import UserError
+from . import runs
+from .splits import tag_counts
+from .views import LabelField, read_sizes
+
+_SAMPLE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A checkpoint that was trained on this dataset and still exists."""
+
+    path: str
+    label: str
+
+
+def work_dir(dataset: Any) -> Path:
+    """Where runs, jobs and exports of a dataset go when the user does not say. Absolute: the App's server runs elsewhere."""
+    name = re.sub(r"[^\w.-]+", "_", dataset.name)
+    return Path(fo.config.default_dataset_dir).expanduser().absolute() / "yoloseg" / name
+
+
+def truth_first(view: Any, fields: list[LabelField]) -> list[LabelField]:
+    """The fields with masks, ground truth before what models wrote."""
+    predicted = {facts["about"] for facts in runs.recall(view, "predict")}
+    return sorted((f for f in fields if f.masks), key=lambda f: (f.name in predicted, f.name != "ground_truth", -f.masks))
+
+
+def suggest_imgsz(view: Any) -> int:
+    """A training size for these images: their long side, but 640 at most, as a multiple of 32."""
+    files = view.limit(_SAMPLE).values("filepath")
+    sides = sorted(max(size) for size in read_sizes(files) if not isinstance(size, UserError))
+    if not sides:
+        return 640
+    return min(max(-(-sides[len(sides) // 2] // 32) * 32, 64), 640)
+
+
+def suggest_split(view: Any) -> tuple[str, str]:
+    """The split rule, and why: ("tags", "80 train, 20 val by their tags")."""
+    counts = tag_counts(view)
+    if {"train", "val"} <= set(counts):
+        return "tags", ", ".join(f"{n} {name}" for name, n in counts.items()) + " by their tags"
+    return "random", "no train and val tags"
+
+
+def known_models(dataset: Any) -> list[KnownModel]:
+    """Checkpoints of earlier trainings on this dataset, newest first."""
+    found = []
+    for facts in runs.recall(dataset, "train"):
+        if Path(facts["best"]).is_file():
+            score = (facts.get("metrics") or {}).get("metrics/mAP50-95(M)")
+            rating = f", mask mAP {score:.3f}" if isinstance(score, float) and score == score else ""
+            found.append(KnownModel(facts["best"], f"{facts['about']} ({facts['time'][:16].replace('T', ' ')}, {len(facts['classes'])} classes{rating})"))
+    return found
+
+
+def free_field(dataset: Any, wanted: str = "predictions") -> str:
+    """A field name to write predictions to: `wanted`, or numbered where that holds somebody else's labels."""
+    name, n = wanted, 2
+    while True:
+        try:
+            runs.check_writable(dataset, name, overwrite=False)
+            return name
+        except UserError:
+            name, n = f"{wanted}_{n}", n + 1

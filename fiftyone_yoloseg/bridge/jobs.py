@@ -1,0 +1,154 @@
+"""The work behind the App's operators: parameters in, a JSON-able result out, the same inline, delegated or in a process of its own.
+
+params: {"dataset": name, "view": serialized stages or None, "options": keyword arguments of the bridge function}.
+A result has "summary", Markdown for a person to read, and the numbers behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..types import ProgressFn
+
+Params = dict[str, Any]
+Result = dict[str, Any]
+Job = Callable[[Params, ProgressFn, Callable[[], bool]], Result]
+_LISTED = 10
+
+
+def run(name: str, params: Params, progress: ProgressFn | None = None, should_stop: Callable[[], bool] | None = None) -> Result:
+    """Do a job. Raises UserError for what the user can mend."""
+    if name not in JOBS:
+        raise UserError(f"no job is called {name!r}: there are {', '.join(JOBS)}")
+    return JOBS[name](params, progress or (lambda share, label: None), should_stop or (lambda: False))
+
+
+def view_params(view: Any, **options: Any) -> Params:
+    """The params of a job on a view or dataset."""
+    dataset = view._dataset
+    return {"dataset": dataset.name, "view": None if view is dataset else view._serialize(), "options": options}
+
+
+def load_view(params: Params) -> Any:
+    import fiftyone as fo
+
+    if not fo.dataset_exists(params["dataset"]):
+        raise UserError(f"there is no dataset '{params['dataset']}' any more")
+    dataset = fo.load_dataset(params["dataset"])
+    dataset.reload()
+    return fo.DatasetView._build(dataset, params["view"]) if params.get("view") else dataset
+
+
+def convert(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .convert import convert
+
+    report = convert(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
+    images = ", ".join(f"{n} {split}" for split, n in report.images.items())
+    lines = [
+        f"**{report.rows} objects in {sum(report.images.values())} images** ({images}; {report.split})",
+        f"{report.with_holes} objects with holes, {report.with_parts} in several parts, each one row",
+        f"Read back from the files, masks have a mean IoU of **{report.mean_iou:.4f}**, the worst {report.min_iou:.4f}",
+        f"Dataset: `{report.dataset_yaml}`",
+    ]
+    dropped = _listing([f"sample {sample}: {reason}" for sample, reason in report.dropped], "left out")
+    return {"summary": _markdown(lines) + dropped, **_json(report.to_dict())}
+
+
+def train(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .train import train
+
+    notes: list[str] = []
+    result = train(load_view(params), **params["options"], progress=progress, should_stop=should_stop, notes=notes)
+    metrics = result.metrics.results_dict if result.metrics else {}
+    lines = [
+        f"**{result.epochs} epochs** at {result.seconds_per_step:.2f} s a step" + (", stopped on request" if result.stopped else ""),
+        f"Best epoch {result.best_epoch}: " + _scores(metrics),
+        f"Checkpoint: `{result.best}`",
+        f"Run folder: `{result.dir}`",
+        *notes,
+    ]
+    facts = {"best": str(result.best), "last": str(result.last), "dir": str(result.dir), "epochs": result.epochs, "notes": notes}
+    return {"summary": _markdown(lines), **facts, "seconds_per_step": result.seconds_per_step, "metrics": _json(metrics)}
+
+
+def validate(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .validate import validate_records
+
+    metrics, read = validate_records(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
+    classes = [
+        {"name": name, "objects": int(metrics.objects_per_class[i]), "box_map": float(metrics.box.maps[i]), "mask_map": float(metrics.seg.maps[i])}
+        for i, name in metrics.names.items()
+        if metrics.objects_per_class[i]
+    ]
+    table = ["| class | objects | box mAP | mask mAP |", "|---|---|---|---|"]
+    table += [f"| {c['name']} | {c['objects']} | {_number(c['box_map'])} | {_number(c['mask_map'])} |" for c in classes]
+    lines = [f"**{metrics.images} images, {metrics.objects} objects**", _scores(metrics.results_dict)]
+    summary = _markdown(lines) + "\n\n" + "\n".join(table) + _listing([str(p) for p in [*read.skipped, *read.dropped]], "left out")
+    return _json({"summary": summary, "images": metrics.images, "metrics": metrics.results_dict, "classes": classes, "speed": metrics.speed})
+
+
+def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .predict import predict
+
+    report = predict(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
+    lines = [f"**{report.objects} objects in {report.images} images**, in the field `{report.field}`"]
+    if report.empty:
+        lines.append(f"{report.empty} predicted objects had no mask pixel and were left out")
+    failed = [{"sample": p.sample_id, "reason": p.reason} for p in report.failed]
+    facts = {"field": report.field, "images": report.images, "objects": report.objects, "failed": failed}
+    return {"summary": _markdown(lines) + _listing([str(p) for p in report.failed], "could not be predicted"), **facts}
+
+
+def export(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .export import export
+
+    progress(0.0, "exporting and comparing with the torch model")
+    report = export(**params["options"], view=load_view(params) if params.get("dataset") else None)
+    path = Path(report.path)
+    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+    lines = [
+        f"**{report.format}**, {size / 1e6:.1f} MB: `{path}`",
+        f"Compared with the torch model: largest difference {report.max_abs_error:.2g}",
+    ]
+    return _json({"summary": _markdown(lines), "path": str(path), "format": report.format, "bytes": size, "max_abs_error": report.max_abs_error})
+
+
+JOBS: dict[str, Job] = {"convert": convert, "train": train, "validate": validate, "predict": predict, "export": export}
+
+
+def _scores(metrics: dict[str, float]) -> str:
+    if not metrics:
+        return "no validation images"
+    mask, box = _number(metrics["metrics/mAP50-95(M)"]), _number(metrics["metrics/mAP50-95(B)"])
+    return f"mask mAP **{mask}**, box mAP **{box}** (IoU 0.50:0.95)"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
+def _markdown(lines: list[str]) -> str:
+    return "\n\n".join(lines)
+
+
+def _listing(problems: list[str], what: str) -> str:
+    if not problems:
+        return ""
+    shown = "".join(f"\n- {p}" for p in problems[:_LISTED])
+    rest = f"\n- and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+    return f"\n\n{len(problems)} {what}:\n{shown}{rest}"
+
+
+def _json(value: Any) -> Any:
+    """NaN is no JSON, and the App's server would break on it."""
+    if isinstance(value, dict):
+        return {k: _json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

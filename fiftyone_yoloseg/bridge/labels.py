@@ -1,0 +1,145 @@
+"""FiftyOne labels <-> our masks.
+
+FiftyOne stores boxes as (left, top, width, height) in [0, 1] and an object's mask as an array that fills its box.
+We place such a mask on exactly the pixels it was cropped from, and write masks back in a box that is exactly their
+pixel rectangle, so that FiftyOne's own evaluator gives 1.0 for a mask against itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import fiftyone as fo
+import numpy as np
+import numpy.typing as npt
+
+from ..geometry import masks
+from ..geometry.rasterize import polygon_to_mask
+from ..types import CropMask, ImageRecord, Instances, Names
+
+RelativeBox = Sequence[float]
+"""FiftyOne's (left, top, width, height), shares of the image."""
+_EPS = 1e-6
+
+
+def pixel_box(box: RelativeBox, height: int, width: int) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 in image pixels, clipped to the image."""
+    x, y, w, h = box
+    return (
+        min(max(x * width, 0.0), float(width)),
+        min(max(y * height, 0.0), float(height)),
+        min(max((x + w) * width, 0.0), float(width)),
+        min(max((y + h) * height, 0.0), float(height)),
+    )
+
+
+def place_mask(mask: npt.NDArray[Any], box: RelativeBox, height: int, width: int) -> CropMask:
+    """The pixels of a FiftyOne instance mask.
+
+    mask: (h, w) or (h, w, channels), non-zero inside. A mask that has the size of its box in pixels, whichever way that
+    box was rounded when it was cropped, keeps its pixels; one of another size is stretched to the box (nearest
+    neighbour), as the App draws it. Parts outside the image are cut off.
+    """
+    if mask.ndim == 3:
+        mask = mask[:, :, 0]
+    bits = np.ascontiguousarray(mask != 0).view(np.uint8)
+    if not bits.size:
+        return masks.EMPTY
+    x, w = _extent(box[0] * width, (box[0] + box[2]) * width, bits.shape[1])
+    y, h = _extent(box[1] * height, (box[1] + box[3]) * height, bits.shape[0])
+    # a box that is absurdly large must not become an absurdly large bitmap: map only the pixels inside the image
+    x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+    if x1 >= x2 or y1 >= y2:
+        return masks.EMPTY
+    if (h, w) == bits.shape:
+        return masks.from_bitmap(bits[y1 - y : y2 - y, x1 - x : x2 - x], x1, y1)
+    columns = ((np.arange(x1, x2) - x + 0.5) * (bits.shape[1] / w)).astype(np.intp)
+    rows = ((np.arange(y1, y2) - y + 0.5) * (bits.shape[0] / h)).astype(np.intp)
+    return masks.from_bitmap(bits[np.ix_(rows, columns)], x1, y1)
+
+
+def _extent(start: float, end: float, size: int) -> tuple[int, int]:
+    """First pixel and number of pixels, along one axis, of a mask with `size` cells in the box start..end (pixels)."""
+    first, last = round(start), round(end)
+    outer, inner = math.ceil(end - _EPS), math.floor(end + _EPS)
+    floor = math.floor(start + _EPS)
+    if size == last - first or size == round(end - start):
+        return first, size
+    if size in (outer - floor, inner - floor):  # cropped with floor/ceil, or with int() on both sides
+        return floor, size
+    return first, max(last - first, 1)
+
+
+def place_polygon(points: Sequence[Sequence[Sequence[float]]], height: int, width: int) -> CropMask:
+    """The pixels of a filled FiftyOne polyline: all its shapes together, even-odd, so that a shape inside another is a hole.
+
+    points: shapes of (x, y) in [0, 1].
+    """
+    rings = [polygon_to_mask(np.asarray(shape, np.float64) * (width, height), height, width) for shape in points if len(shape) >= 3]
+    if len(rings) <= 1:
+        return rings[0] if rings else masks.EMPTY
+    full = np.zeros((height, width), np.uint8)
+    for ring in rings:
+        full[ring.y : ring.y + ring.h, ring.x : ring.x + ring.w] ^= masks.crop_bitmap(ring)
+    return masks.from_bitmap(full)
+
+
+def place_box(box: RelativeBox, height: int, width: int) -> CropMask:
+    """The full rectangle of a box, for labels that have no mask."""
+    x1, y1, x2, y2 = (round(v) for v in pixel_box(box, height, width))
+    return masks.from_bitmap(np.ones((max(y2 - y1, 0), max(x2 - x1, 0)), np.uint8), x1, y1)
+
+
+def read_mask(path: str) -> npt.NDArray[np.uint8]:
+    """A mask image of FiftyOne's `mask_path`, (h, w) of 0 and 1. Raises ValueError that says what is wrong with it."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ValueError(f"mask file {path}: {error.strerror}") from None
+    mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if mask is None:
+        raise ValueError(f"mask file {path} is not an image")
+    return np.asarray((mask if mask.ndim == 2 else mask[:, :, 0]) != 0, np.uint8)
+
+
+def to_detection(mask: CropMask, label: str, height: int, width: int, **attributes: Any) -> fo.Detection:
+    """A Detection whose bounding box is exactly the pixel rectangle of `mask`, which must have pixels."""
+    return fo.Detection(
+        label=label,
+        bounding_box=[mask.x / width, mask.y / height, mask.w / width, mask.h / height],
+        mask=masks.crop_bitmap(mask).astype(bool),
+        **attributes,
+    )
+
+
+def to_detections(instances: Instances, names: Names) -> fo.Detections:
+    """Predictions as FiftyOne labels. An object whose mask has no pixel is left out: it has no shape to show, and mask
+    evaluation cannot score it."""
+    return fo.Detections(
+        detections=[
+            to_detection(mask, names[int(c)], instances.height, instances.width, confidence=float(p))
+            for mask, c, p in zip(instances.masks, instances.classes, instances.confidences, strict=True)
+            if mask.w
+        ]
+    )
+
+
+def record_to_detections(record: ImageRecord, names: Names) -> fo.Detections:
+    """Labelled objects as FiftyOne labels; crowds carry FiftyOne's `iscrowd` attribute."""
+    return fo.Detections(
+        detections=[
+            to_detection(
+                i.mask,
+                names[i.cls],
+                record.height,
+                record.width,
+                **({"iscrowd": True} if i.crowd else {}),
+                **({} if i.confidence is None else {"confidence": i.confidence}),
+            )
+            for i in record.instances
+            if i.mask.w
+        ]
+    )

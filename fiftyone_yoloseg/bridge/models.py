@@ -1,0 +1,72 @@
+"""Whatever a user calls a model -> something that predicts, and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ..engine.checkpoint import Checkpoint
+    from ..types import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model came from. sha256: of its file; None for a model that has no file."""
+
+    path: str | None
+    sha256: str | None
+
+
+def open_backend(model: Any, device: str | None = None, half: bool = False) -> tuple[Backend, Source]:
+    """model: path of a checkpoint or of an exported artifact, a Checkpoint, or an api.YOLO. Raises CheckpointError."""
+    checkpoint = as_checkpoint(model)
+    if checkpoint is None:
+        from ..runtime import load_backend
+
+        path = model_path(model)
+        assert path is not None
+        return load_backend(path, device), Source(str(path), _sha256(path))
+    from ..engine.devices import select_device
+    from ..engine.torch_backend import TorchBackend
+
+    path = checkpoint.path
+    source = Source(str(path), _sha256(path)) if path else Source(None, None)
+    return TorchBackend(checkpoint.net, checkpoint.info, select_device(device), half=half), source
+
+
+def as_checkpoint(model: Any) -> Checkpoint | None:
+    """The checkpoint behind a model, or None if it is an exported artifact. "yolov8n-seg.yaml" has none to predict with."""
+    from ..engine.checkpoint import Checkpoint, load_checkpoint
+
+    if isinstance(model, Checkpoint):
+        return model
+    held = getattr(model, "checkpoint", None)  # api.YOLO
+    if isinstance(held, Checkpoint):
+        return held
+    path = model_path(model)
+    if path is None:
+        raise CheckpointError(f"model={model!r}: expected a path, a YOLO or a Checkpoint, not {type(model).__name__}")
+    if path.suffix in (".yaml", ".yml"):
+        raise CheckpointError(f"model='{model}' is an untrained network: give a trained checkpoint or an exported model")
+    if not path.exists():
+        raise CheckpointError(f"model='{path}': no such file")
+    return load_checkpoint(path) if path.suffix == ".pt" else None
+
+
+def model_path(model: Any) -> Path | None:
+    if isinstance(model, (str, Path)):
+        return Path(model).expanduser()
+    held = getattr(model, "path", None)
+    return Path(held) if isinstance(held, (str, Path)) else None
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()

@@ -1,0 +1,64 @@
+"""What we did to a dataset, remembered on the dataset itself as FiftyOne custom runs: trainings and written predictions."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from ..errors import UserError
+
+Kind = Literal["train", "predict"]
+_PREFIX = "yoloseg"
+
+
+def remember(view: Any, kind: Kind, about: str, **facts: Any) -> str:
+    """Record JSON-able facts about a training or a prediction field; returns the run key.
+
+    about: the prediction field (its earlier record is replaced) or, for trainings, the name of the run (made unique).
+    """
+    dataset = view._dataset
+    dataset.reload()  # another process may have added runs
+    key = f"{_PREFIX}_{kind}_" + re.sub(r"\W", "_", about)
+    if kind == "train":
+        base, n = key, 2
+        while dataset.has_run(key):
+            key, n = f"{base}_{n}", n + 1
+    config = dataset.init_run(tool=_PREFIX, kind=kind, about=about, time=_now(), **facts)
+    view.register_run(key, config, overwrite=True)
+    return key
+
+
+def recall(view: Any, kind: Kind) -> list[dict[str, Any]]:
+    """The remembered facts of one kind, newest first; each has at least `about` and `time`."""
+    dataset = view._dataset
+    found = []
+    for key in dataset.list_runs():
+        if key.startswith(f"{_PREFIX}_{kind}_"):
+            facts = dataset.get_run_info(key).config.serialize()
+            if facts.get("tool") == _PREFIX:
+                found.append(facts)
+    return sorted(found, key=lambda f: str(f["time"]), reverse=True)
+
+
+def check_writable(view: Any, field: str, overwrite: bool) -> None:
+    """Raises UserError if predictions must not be written to `field`: it holds the user's own labels."""
+    dataset = view._dataset
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", field):
+        raise UserError(f"label_field={field!r}: use letters, digits and underscores, and begin with a letter")
+    existing = dataset.get_field(field)
+    if existing is None:
+        return
+    truth = {f.get("trained_on_field") for f in recall(view, "train")} | {"ground_truth"}
+    if field in truth:
+        raise UserError(f"field '{field}' holds ground truth of '{dataset.name}': give another label_field for the predictions")
+    document = getattr(existing, "document_type", None)
+    if document is None or document.__name__ != "Detections":
+        raise UserError(f"field '{field}' of '{dataset.name}' exists and does not hold Detections: give another label_field")
+    ours = any(facts["about"] == field for facts in recall(view, "predict"))
+    if not ours and not overwrite and dataset.count(f"{field}.detections"):
+        raise UserError(f"field '{field}' of '{dataset.name}' has labels that this tool did not write: give another label_field, or overwrite=True")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

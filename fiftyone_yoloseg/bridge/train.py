@@ -1,0 +1,99 @@
+"""Train straight from a FiftyOne view: from exact masks, with no files in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import TrainSettings, parse
+from ..errors import CheckpointError, SettingsError
+from ..types import Names, ProgressFn
+from . import runs
+from .models import as_checkpoint
+from .prepare import prepare
+from .views import Maskless
+
+if TYPE_CHECKING:
+    from ..engine.checkpoint import Checkpoint
+    from ..engine.trainer import TrainResult
+
+log = logging.getLogger("fiftyone_yoloseg")
+
+
+def train(
+    view: Any,
+    model: Any = "yolov8n-seg.yaml",
+    label_field: str = "ground_truth",
+    *,
+    val: Any = "auto",
+    classes: Sequence[str] | None = None,
+    maskless: Maskless = "error",
+    progress: ProgressFn | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    notes: list[str] | None = None,
+    **settings: Any,
+) -> TrainResult:
+    """Train on the labels of a view.
+
+    model: "yolov8n-seg.yaml" (a new network; n, s, m, l, x), a checkpoint to start from, a YOLO or a Checkpoint. Its classes
+    may differ from those of the view: what fits is taken over.
+    val: how to choose validation samples: "auto", "tags", "random", a share, a field, or a view (see `split_view`);
+    False: as "auto", but validate only after the last epoch.
+    notes: gets what the user should know, one line each: the split, what was left out, a rebuilt head.
+    settings: see `TrainSettings`. Which run came out of the view is remembered on the dataset (`runs.recall(dataset, "train")`).
+    Raises UserError.
+    """
+    from ..engine import trainer
+
+    if isinstance(val, bool):
+        settings["val"], val = val, "auto"
+    wanted = parse(TrainSettings, settings)
+    if wanted.data is not None:
+        raise SettingsError(f"data='{wanted.data}': training from a view takes its data from the view; leave data out")
+    prepared = prepare(view, label_field, val, classes=classes, seed=wanted.seed, maskless=maskless)
+    checkpoint = starting_point(model, prepared.names)
+    told = [*prepared.notes, *transfer_notes(checkpoint, prepared.names)]
+    for note in told:
+        log.info(note)
+    if notes is not None:
+        notes += told
+    result = trainer.train(checkpoint, prepared.data, wanted, progress=progress, should_stop=should_stop)
+    runs.remember(
+        view,
+        "train",
+        result.dir.name,
+        trained_on_field=label_field,
+        best=str(Path(result.best).absolute()),
+        last=str(Path(result.last).absolute()),
+        dir=str(Path(result.dir).absolute()),
+        classes=list(prepared.names.values()),
+        images={name: len(records) for name, records in prepared.splits.items()},
+        split=prepared.how,
+        settings=wanted.model_dump(mode="json", exclude_unset=True),
+        metrics={k: float(v) for k, v in result.metrics.results_dict.items()} if result.metrics else {},
+    )
+    return result
+
+
+def starting_point(model: Any, names: Names) -> Checkpoint:
+    """The checkpoint to train from; a new network gets the classes of the data. Raises CheckpointError."""
+    from ..engine.checkpoint import NEW_MODEL, new_checkpoint
+
+    if isinstance(model, str) and NEW_MODEL.fullmatch(model):
+        return new_checkpoint(model, names)
+    checkpoint = as_checkpoint(model)
+    if checkpoint is None:
+        raise CheckpointError(f"model={model!r}: an exported model cannot be trained; give its checkpoint (.pt)")
+    return checkpoint
+
+
+def transfer_notes(checkpoint: Checkpoint, names: Names) -> list[str]:
+    if not checkpoint.trained or list(checkpoint.names.values()) == list(names.values()):
+        return []
+    kept = set(checkpoint.names.values()) & set(names.values())
+    return [
+        f"the model knows {len(checkpoint.names)} classes, the data has {len(names)}: the head is rebuilt for the data's classes"
+        + (f", {len(kept)} known ones keep their weights" if kept else ", all else keeps its weights")
+    ]

@@ -1,0 +1,153 @@
+"""dataset.yaml: where the images of each split are and what the classes are called.
+
+Keys: path (root folder), train, val (or validation), test, names, nc. An entry is a folder (searched with its subfolders), a
+.txt list of images, one image, or a list of these. Other keys are ignored; `download` is never run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from ..errors import DataError
+from ..types import Names
+from .files import read_text, write_text
+from .images import IMAGE_SUFFIXES, list_images
+
+SPLITS = ("train", "val", "test")
+NO_DOWNLOAD = "The yaml has a download entry, which we never run: fetch the images yourself"
+_ALIASES = {"validation": "val", "valid": "val"}
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetYaml:
+    """A dataset.yaml with its entries followed. splits: the image paths of each split, sorted within an entry, no path twice."""
+
+    path: Path
+    names: Names
+    root: Path
+    splits: dict[str, list[Path]]
+    download: bool = False
+    """Whether the file has a download entry. It is never run."""
+
+
+def read_dataset_yaml(path: Path | str, splits: Sequence[str] | None = None) -> DatasetYaml:
+    """Read a dataset.yaml and list its images. splits: only these, each of which must be there; all that are there if None.
+
+    Images named in a .txt list are not looked for on the disk. Raises DataError for anything that cannot be used.
+    """
+    path = Path(path)
+    data = _load(path)
+    names = read_names(data, path)
+    entries = {split: data[key] for key, split in [*_ALIASES.items(), *zip(SPLITS, SPLITS, strict=True)] if data.get(key) is not None}
+    if not entries:
+        raise DataError(f"{path}: has no train, val or test entry")
+    for split in splits or ():
+        if split not in entries:
+            raise DataError(f"{path}: has no {split!r} entry; it has {', '.join(entries)}")
+    root = data.get("path")
+    if root is not None and not isinstance(root, str):
+        raise DataError(f"{path}: path must be a folder, not {root!r}")
+    root = path.parent / (root or "")
+    if not root.is_dir():  # a path of the author's machine: the images are often beside the yaml
+        root = path.parent
+    wanted = [split for split in SPLITS if split in (entries if splits is None else splits)]
+    try:
+        found = {split: _images(entries[split], root, path, split) for split in wanted}
+    except DataError as error:
+        if data.get("download"):
+            raise DataError(f"{error}. {NO_DOWNLOAD}") from None
+        raise
+    return DatasetYaml(path, names, root, found, bool(data.get("download")))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; give the dataset.yaml in it")
+    try:
+        data = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise DataError(f"{path}{where}: is not plain YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: is not a dataset.yaml: it must have the keys train, val and names")
+    return data
+
+
+def read_names(data: Mapping[str, Any], path: Path) -> Names:
+    """`names` as class index -> name, 0..n-1; checked against `nc` if given. Raises DataError."""
+    raw = data.get("names")
+    if isinstance(raw, list):
+        raw = dict(enumerate(raw))
+    if not isinstance(raw, dict) or not raw:
+        raise DataError(f"{path}: has no names; write them as a list or as index: name")
+    try:
+        names = {int(index): str(name) for index, name in raw.items()}
+    except (TypeError, ValueError):
+        raise DataError(f"{path}: names must be a list or index: name, got {raw!r}"[:300]) from None
+    if sorted(names) != list(range(len(raw))):
+        raise DataError(f"{path}: class indices in names must be 0..{len(raw) - 1} without gaps, got {sorted(names)}"[:300])
+    nc = data.get("nc", len(names))
+    if nc != len(names):
+        raise DataError(f"{path}: nc is {nc} but names has {len(names)} classes")
+    return dict(sorted(names.items()))
+
+
+def _images(entry: Any, root: Path, yaml_path: Path, split: str) -> list[Path]:
+    entries = entry if isinstance(entry, list) else [entry]
+    found: dict[Path, None] = {}
+    for item in entries:
+        if not isinstance(item, str):
+            raise DataError(f"{yaml_path}: {split}: {item!r} is not a path")
+        found.update(dict.fromkeys(_one_entry(_locate(item, root, yaml_path, split), root)))
+    if not found:
+        raise DataError(f"{yaml_path}: {split}: no images in {', '.join(str(_locate(e, root, yaml_path, split)) for e in entries)}")
+    return list(found)
+
+
+def _locate(item: str, root: Path, yaml_path: Path, split: str) -> Path:
+    candidates = [root / item, yaml_path.parent / item]
+    if item.startswith("../"):  # a widespread exporter writes ../train/images for a folder beside the yaml
+        candidates.append(root / item[3:])
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise DataError(f"{yaml_path}: {split}: there is no {candidates[0]}")
+
+
+def _one_entry(path: Path, root: Path) -> list[Path]:
+    if path.is_dir():
+        return list_images(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return [path]
+    if path.suffix.lower() != ".txt":
+        raise DataError(f"{path}: is neither a folder nor a .txt list of images")
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    # "./" means beside the list; other relative paths start at the root
+    return [path.parent / line[2:] if line.startswith("./") else root / line for line in lines if line and not line.startswith("#")]
+
+
+def write_dataset_yaml(path: Path | str, names: Names, splits: Mapping[str, str | Path | Sequence[str | Path]], *, root: Path | str | None = None) -> None:
+    """Write a dataset.yaml, whole or not at all. splits: split -> folder, list file or several, relative to root.
+
+    root: None leaves `path` out, so that the dataset is where its yaml is and can be moved.
+    """
+    unknown = sorted(set(splits) - set(SPLITS))
+    if unknown:
+        raise DataError(f"{path}: unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
+    data: dict[str, Any] = {} if root is None else {"path": _posix(root)}
+    for split in (s for s in SPLITS if s in splits):
+        entry = splits[split]
+        data[split] = _posix(entry) if isinstance(entry, (str, Path)) else [_posix(e) for e in entry]
+    data["nc"] = len(names)
+    data["names"] = dict(sorted(names.items()))
+    write_text(Path(path), yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+
+
+def _posix(path: str | Path) -> str:
+    return str(PurePosixPath(path)) if isinstance(path, str) else path.as_posix()

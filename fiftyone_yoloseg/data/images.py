@@ -1,0 +1,91 @@
+"""Reading images and finding them. Nothing here ever writes to an image or its folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, TiffImagePlugin
+
+from ..errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".mpo", ".pgm", ".ppm", ".gif"})
+_ORIENTATION = 274
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+
+
+def read_image(path: Path | str) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) RGB uint8, turned as EXIF says. Grey is repeated, alpha dropped, 16 bits scaled to 8.
+
+    Raises DataError naming the file if it is missing, unreadable or not an image.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)  # not cv2.imread: on Windows it cannot open non-ASCII names
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if data.size == 0:
+        raise DataError(f"{path}: is an empty file, not an image")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise DataError(f"{path}: cannot be decoded: {error.err or error}") from None
+    if image is None:
+        return _read_with_pillow(path)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _read_with_pillow(path: Path | str) -> npt.NDArray[np.uint8]:
+    """What OpenCV cannot decode."""
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("F", "I"):
+                raise ValueError(f"32-bit samples, mode {image.mode}: store it with 8 or 16 bits")
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: is not an image that can be decoded ({error})") from None
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """(height, width) as `read_image` would return it, from the header only. Raises DataError naming the file."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # some versions of Pillow turn the size of a TIFF themselves, some do not
+                tags = image.tag_v2
+                width, height = int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
+    except Image.DecompressionBombError:  # Pillow refuses very large images even for their size
+        height, width = read_image(path).shape[:2]
+        return height, width
+    except (OSError, ValueError, SyntaxError, KeyError) as error:
+        strerror = error.strerror if isinstance(error, OSError) else None
+        raise DataError(f"{path}: cannot be read: {strerror}" if strerror else f"{path}: is not an image") from None
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
+def list_images(folder: Path | str) -> list[Path]:
+    """All image files below a folder, sorted; hidden files left out, symlinks followed, loops entered once.
+
+    Raises DataError if a folder is missing or cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    found: list[Path] = []
+    entered: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))  # a real folder before a link to it
+        found += [Path(parent, name) for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+    return sorted(found)

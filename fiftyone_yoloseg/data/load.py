@@ -1,0 +1,32 @@
+"""`data=`: a dataset.yaml or a COCO folder, told apart by what is there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import DataError
+from ..types import ProgressFn, SegmentationData
+from .coco import load_coco
+from .scan import scan_dataset
+
+log = logging.getLogger(__name__)
+
+
+def load_data(path: Path, splits: Sequence[str], progress: ProgressFn | None = None) -> SegmentationData:
+    """Records of the splits asked for, each required. What cannot be used is left out and logged. Raises DataError."""
+    path = path.expanduser()
+    if not path.is_dir():
+        data, report = scan_dataset(path, splits=splits, progress=progress)
+        log.info("%s: %s", path, report.summary())
+        return data
+    if (path / "data.yaml").is_file() or (path / "dataset.yaml").is_file():
+        name = "dataset.yaml" if (path / "dataset.yaml").is_file() else "data.yaml"
+        return load_data(path / name, splits, progress)
+    data = load_coco(path, missing="skip")
+    absent = [split for split in splits if split not in data.splits]
+    if absent:
+        raise DataError(f"{path}: no annotations for the split {absent[0]!r}; there are {', '.join(data.splits)}")
+    return replace(data, splits={split: data.splits[split] for split in splits})

@@ -1,0 +1,102 @@
+"""From raw outputs to objects: non-maximum suppression, and masks at the image's own resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import nms as torchvision_nms
+
+from ..geometry import masks
+from ..geometry.boxes import cxcywh_to_xyxy
+from ..geometry.letterbox import Letterbox
+from ..nn.head import MASKS
+from ..types import CropMask, Instances, RawOutput
+
+MAX_CANDIDATES = 30_000
+CLASS_OFFSET = 7680.0
+"""Moves boxes of different classes apart, so that one pass of NMS never lets them compete; larger than any input."""
+MASK_CHUNK = 64
+
+
+def decode(
+    raw: RawOutput,
+    letterboxes: Sequence[Letterbox],
+    *,
+    conf: float,
+    iou: float,
+    max_det: int,
+    classes: Sequence[int] | None = None,
+    agnostic: bool = False,
+    multi_label: bool = False,
+) -> list[Instances]:
+    """Objects of each image of a batch, in image pixels.
+
+    conf: least confidence.  iou: NMS threshold.  classes: keep only these.  agnostic: NMS across classes.  multi_label: a box may
+    count for every class above `conf`, as validation wants; else for its best class only.
+    """
+    result = []
+    for pred, protos, letterbox in zip(raw.pred, raw.protos, letterboxes, strict=True):
+        kept = _nms(pred, conf, iou, max_det, classes, agnostic, multi_label)
+        boxes = letterbox.boxes_to_image(kept[:, :4].cpu().numpy())
+        crops = assemble_masks(kept[:, 6:], protos, boxes, letterbox)
+        scores = kept[:, 4].cpu().numpy().astype(np.float32)
+        result.append(Instances(*letterbox.source, boxes, scores, kept[:, 5].cpu().numpy().astype(np.int64), crops))
+    return result
+
+
+def _nms(
+    pred: Tensor, conf: float, iou: float, max_det: int, classes: Sequence[int] | None, agnostic: bool, multi_label: bool
+) -> Tensor:
+    """(4 + nc + 32, A) -> (N, 6 + 32): x1 y1 x2 y2 in input pixels, confidence, class, coefficients; by falling confidence."""
+    scores = pred[4:-MASKS]
+    if classes is not None:
+        allowed = torch.zeros(len(scores), dtype=torch.bool, device=pred.device)
+        allowed[[c for c in classes if 0 <= c < len(scores)]] = True
+        scores = scores * allowed[:, None]
+    if multi_label:
+        cls, anchor = (scores > conf).nonzero(as_tuple=True)
+        score = scores[cls, anchor]
+    else:
+        score, cls = scores.max(0)
+        anchor = (score > conf).nonzero()[:, 0]
+        score, cls = score[anchor], cls[anchor]
+    if len(score) > MAX_CANDIDATES:
+        score, best = score.topk(MAX_CANDIDATES)
+        cls, anchor = cls[best], anchor[best]
+    boxes = cxcywh_to_xyxy(pred[:4, anchor].T)
+    offset = torch.zeros_like(score) if agnostic else cls * CLASS_OFFSET
+    keep = torchvision_nms(boxes + offset[:, None], score, iou)[:max_det]
+    return torch.cat((boxes[keep], score[keep, None], cls[keep, None].to(boxes.dtype), pred[-MASKS:, anchor[keep]].T), 1)
+
+
+def assemble_masks(coefficients: Tensor, protos: Tensor, boxes: np.ndarray, letterbox: Letterbox) -> list[CropMask]:
+    """Masks at image resolution: logits -> upsampled -> thresholded at 0 -> cropped by the box.
+
+    coefficients: (N, 32).  protos: (32, h, w).  boxes: (N, 4) x1 y1 x2 y2 in image pixels. A pixel belongs to a box if its
+    centre does. Only the pixels of each box are ever upsampled, so memory follows the largest box, not N x image.
+    """
+    height, width = protos.shape[1:]
+    cell = letterbox.size[1] / width  # input pixels per cell of the prototypes
+    sx, sy = (s / cell for s in letterbox.scale)  # cells per image pixel
+    left, top = letterbox.left / cell, letterbox.top / cell
+    pixels = np.ceil(boxes - 0.5).astype(np.int64)
+    result = []
+    for start in range(0, len(coefficients), MASK_CHUNK):
+        chunk = coefficients[start : start + MASK_CHUNK] @ protos.flatten(1)
+        logits = chunk.view(-1, height, width).cpu().numpy()
+        for field, (x1, y1, x2, y2) in zip(logits, pixels[start : start + MASK_CHUNK].tolist(), strict=True):
+            if x1 >= x2 or y1 >= y2:
+                result.append(masks.EMPTY)
+                continue
+            # only the cells around the box; OpenCV's warp is exact to 1/32 cell
+            u1, v1 = max(int(x1 * sx + left) - 2, 0), max(int(y1 * sy + top) - 2, 0)
+            window = np.ascontiguousarray(field[v1 : int(y2 * sy + top) + 3, u1 : int(x2 * sx + left) + 3])
+            matrix = np.array([[sx, 0, (x1 + 0.5) * sx + left - 0.5 - u1], [0, sy, (y1 + 0.5) * sy + top - 0.5 - v1]])
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            upsampled = cv2.warpAffine(window, matrix, (x2 - x1, y2 - y1), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+            result.append(masks.from_bitmap(upsampled > 0, x1, y1))
+    return result

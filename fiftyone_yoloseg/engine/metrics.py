@@ -1,0 +1,180 @@
+"""COCO metrics of boxes and masks, computed by pycocotools, at the images' own resolution. docs/metrics.md has the definitions."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ..geometry import masks
+from ..types import ImageRecord, Instances, Names
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Metrics of boxes or of masks. Per-class arrays have one entry a class, NaN where the data has no such object.
+
+    map: mean AP over IoU 0.50:0.05:0.95 and classes; map50, map75 at one IoU.  ap_small/medium/large: by object area below
+    32^2, below 96^2, above (NaN without such objects).  precision, recall, f1: class means at IoU 0.5 and the one confidence, `conf`, that gives
+    the best mean F1.
+    """
+
+    map: float
+    map50: float
+    map75: float
+    maps: Floats
+    maps50: Floats
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    precision: float
+    recall: float
+    f1: float
+    conf: float
+    precisions: Floats
+    recalls: Floats
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Result of a validation. speed: milliseconds an image and stage. images, objects: what was evaluated, crowds not counted."""
+
+    box: Scores
+    seg: Scores
+    names: Names
+    images: int
+    objects: int
+    objects_per_class: npt.NDArray[np.int64]
+    speed: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def fitness(self) -> float:
+        """What picks the best epoch: box mAP + mask mAP (IoU 0.50:0.95), 0..2."""
+        return self.box.map + self.seg.map
+
+    @property
+    def results_dict(self) -> dict[str, float]:
+        """Flat, with the names of results.csv."""
+        result = {}
+        for letter, scores in (("B", self.box), ("M", self.seg)):
+            result[f"metrics/precision({letter})"] = scores.precision
+            result[f"metrics/recall({letter})"] = scores.recall
+            result[f"metrics/mAP50({letter})"] = scores.map50
+            result[f"metrics/mAP50-95({letter})"] = scores.map
+        return {**result, "fitness": self.fitness}
+
+
+class CocoScorer:
+    """Collects labels and predictions image by image, then scores them."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self._images: list[dict[str, Any]] = []
+        self._labels: list[dict[str, Any]] = []
+        self._found: dict[Literal["bbox", "segm"], list[dict[str, Any]]] = {"bbox": [], "segm": []}
+
+    def add(self, record: ImageRecord, found: Instances) -> None:
+        image = len(self._images) + 1
+        self._images.append({"id": image, "height": record.height, "width": record.width})
+        for label in record.instances:
+            rle = masks.to_coco_rle(label.mask, record.height, record.width)
+            area = label.area if label.area is not None else float(masks.area(label.mask))
+            self._labels.append(_annotation(len(self._labels) + 1, image, label.cls, label.box, rle, area, iscrowd=int(label.crowd)))
+        for box, score, cls, mask in zip(found.boxes.tolist(), found.confidences.tolist(), found.classes.tolist(), found.masks, strict=True):
+            rle = masks.to_coco_rle(mask, record.height, record.width)
+            number = len(self._found["bbox"]) + 1
+            box_area = (box[2] - box[0]) * (box[3] - box[1])
+            self._found["bbox"].append(_annotation(number, image, cls, box, rle, box_area, score=score))
+            # as pycocotools does: the size of a predicted mask is that of its pixels
+            self._found["segm"].append(_annotation(number, image, cls, box, rle, float(masks.area(mask)), score=score))
+
+    def compute(self) -> Metrics:
+        counts = np.bincount([a["category_id"] for a in self._labels if not a["iscrowd"]], minlength=len(self.names))
+        scores = [self._score(kind) for kind in ("bbox", "segm")]  # type: ignore[arg-type]
+        return Metrics(*scores, dict(self.names), len(self._images), int(counts.sum()), counts)
+
+    def _score(self, kind: Literal["bbox", "segm"]) -> Scores:
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            evaluation = COCOeval(self._coco(self._labels), self._coco(self._found[kind]), kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+        # (IoU thresholds, recall points, classes, areas, limits of detections); -1 where there is no object
+        precision = np.where(evaluation.eval["precision"] < 0, np.nan, evaluation.eval["precision"])[..., -1]
+        every = precision[..., 0]
+        return Scores(
+            map=_mean(every),
+            map50=_mean(every[0]),
+            map75=_mean(every[5]),
+            maps=_class_means(every),
+            maps50=_class_means(every[:1]),
+            ap_small=_mean(precision[..., 1]),
+            ap_medium=_mean(precision[..., 2]),
+            ap_large=_mean(precision[..., 3]),
+            **_best_f1(evaluation, len(self.names)),
+        )
+
+    def _coco(self, annotations: list[dict[str, Any]]) -> COCO:
+        coco = COCO()
+        coco.dataset = {"images": self._images, "annotations": annotations, "categories": [{"id": i} for i in self.names]}
+        coco.createIndex()
+        return coco
+
+
+def _annotation(number: int, image: int, cls: int, box: Sequence[float], rle: dict[str, Any], area: float, **more: Any) -> dict[str, Any]:
+    x1, y1, x2, y2 = box
+    bbox = [x1, y1, x2 - x1, y2 - y1]
+    return {"id": number, "image_id": image, "category_id": cls, "bbox": bbox, "segmentation": rle, "area": area, "iscrowd": 0, **more}
+
+
+def _mean(values: Floats) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _class_means(precision: Floats) -> Floats:
+    """(T, R, classes) -> (classes,)."""
+    return np.array([_mean(precision[..., k]) for k in range(precision.shape[2])])
+
+
+def _best_f1(evaluation: COCOeval, nc: int) -> dict[str, Any]:
+    """Precision and recall per class at the confidence that gives the best mean F1, at IoU 0.5."""
+    grid = np.linspace(0, 1, 1000)
+    precision, recall = np.full((nc, len(grid)), np.nan), np.full((nc, len(grid)), np.nan)
+    per_class = len(evaluation.params.areaRng) * len(evaluation.params.imgIds)
+    for k in range(nc):
+        # evalImgs runs over classes, then areas (the first is "all"), then images
+        start = k * per_class
+        images = [e for e in evaluation.evalImgs[start : start + len(evaluation.params.imgIds)] if e is not None]
+        objects = sum(int(np.sum(np.logical_not(e["gtIgnore"]))) for e in images)
+        if objects == 0:
+            continue
+        counted = [np.logical_not(e["dtIgnore"][0]) for e in images]
+        scores = np.concatenate([np.asarray(e["dtScores"])[c] for e, c in zip(images, counted, strict=True)])
+        hits = np.concatenate([(e["dtMatches"][0] > 0)[c] for e, c in zip(images, counted, strict=True)])
+        order = np.argsort(-scores, kind="stable")
+        above = np.searchsorted(-scores[order], -grid, side="right")  # detections with confidence >= grid point
+        true = np.concatenate([[0], np.cumsum(hits[order])])[above]
+        precision[k], recall[k] = true / np.maximum(above, 1), true / objects
+    if np.isnan(recall).all():
+        nothing = float("nan")
+        return {"precision": nothing, "recall": nothing, "f1": nothing, "conf": nothing, "precisions": precision[:, 0], "recalls": recall[:, 0]}
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-16)
+    best = int(np.nanmean(f1, 0).argmax())
+    p, r = precision[:, best], recall[:, best]
+    return {
+        "precision": float(np.nanmean(p)),
+        "recall": float(np.nanmean(r)),
+        "f1": float(np.nanmean(f1[:, best])),
+        "conf": float(grid[best]),
+        "precisions": p,
+        "recalls": r,
+    }

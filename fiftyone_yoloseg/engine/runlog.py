@@ -1,0 +1,68 @@
+"""The run folder: its name, its settings, and one row of results an epoch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..data.files import write_text
+from ..errors import SettingsError
+
+COLUMNS = [
+    "epoch",
+    "time",
+    *(f"train/{name}_loss" for name in ("box", "seg", "cls", "dfl")),
+    *(f"metrics/{name}({letter})" for letter in "BM" for name in ("precision", "recall", "mAP50", "mAP50-95")),
+    *(f"val/{name}_loss" for name in ("box", "seg", "cls", "dfl")),
+    *(f"lr/pg{group}" for group in range(3)),
+]
+
+
+def new_run_folder(project: Path, name: str, exist_ok: bool = False) -> Path:
+    """`project/name`, or `project/name2`, `name3`, ... where that exists. Raises SettingsError if nothing can be written there."""
+    try:
+        project.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 100_000):
+            folder = project / (name if number == 1 else f"{name}{number}")
+            try:
+                folder.mkdir(exist_ok=exist_ok)
+            except FileExistsError:
+                continue
+            return folder.absolute()
+    except OSError as error:
+        raise SettingsError(f"project={project}: cannot write there ({error.strerror})") from None
+    raise SettingsError(f"project={project}: too many runs named {name!r}")
+
+
+def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
+    write_text(path, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
+
+
+class ResultsCsv:
+    """results.csv. Rows from `first_epoch` on are dropped when a run goes on, so that no epoch stands there twice."""
+
+    def __init__(self, path: Path, first_epoch: int = 1) -> None:
+        self.path = path
+        rows = []
+        if path.exists() and first_epoch > 1:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < first_epoch]
+        self._rows: list[Mapping[str, Any]] = list(rows)
+        self._write()
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the epochs that are there already."""
+        return float(self._rows[-1]["time"]) if self._rows else 0.0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self._rows.append({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        self._write()
+
+    def _write(self) -> None:
+        lines = [",".join(COLUMNS)] + [",".join(str(row.get(column, "")) for column in COLUMNS) for row in self._rows]
+        write_text(self.path, "\n".join(lines) + "\n")

@@ -1,0 +1,22 @@
+"""The torch network as a prediction backend."""
+
+from __future__ import annotations
+
+import torch
+
+from ..nn.model import YOLOv8Seg, fused
+from ..types import ModelInfo, RawOutput
+
+
+class TorchBackend:
+    """Runs the network, batch norms folded, without gradients. half: in half precision (GPU only)."""
+
+    def __init__(self, net: YOLOv8Seg, info: ModelInfo, device: torch.device, half: bool = False) -> None:
+        self.info, self.device = info, device
+        self.dtype = torch.float16 if half and device.type == "cuda" else torch.float32
+        self.net = fused(net).to(device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> RawOutput:
+        pred, protos = self.net(images.to(self.device, self.dtype, memory_format=torch.channels_last))
+        return RawOutput(pred.float(), protos.float())

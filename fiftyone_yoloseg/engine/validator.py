@@ -1,0 +1,67 @@
+"""Validation: every image through the model, scored by COCO's rules at the images' own resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..config import ValSettings
+from ..data.loaders import ValBatch, val_loader
+from ..errors import DataError
+from ..types import Backend, ImageRecord, Names, ProgressFn
+from .decode import decode
+from .metrics import CocoScorer, Metrics
+from .predictor import Stopwatch, input_size, run, to_input
+
+
+def validate(
+    backend: Backend,
+    records: Sequence[ImageRecord],
+    names: Names,
+    settings: ValSettings | None = None,
+    *,
+    progress: ProgressFn | None = None,
+    observer: Callable[[ValBatch], None] | None = None,
+) -> Metrics:
+    """Score `backend` on labelled images.
+
+    names: the classes of the labels; they must be the model's. observer is called after each forward pass (the trainer computes
+    its validation losses there). Raises DataError if the classes differ or there is no image.
+    """
+    settings = settings or ValSettings()
+    check_names(backend.info.names, names)
+    if not records:
+        raise DataError("nothing to validate: the split has no images")
+    size = input_size(backend.info, settings.imgsz)
+    batch = settings.batch if backend.info.dynamic else backend.info.batch
+    pin = backend.device.type == "cuda"
+    loader = val_loader(records, size, batch, settings.workers, stride=backend.info.stride if backend.info.dynamic else None, pin=pin)
+    scorer, watch = CocoScorer(names), Stopwatch(backend.device)
+    for number, part in enumerate(loader, 1):
+        watch.start()
+        images = to_input(part.images, backend.device)
+        watch.lap("preprocess")
+        raw = run(backend, images)
+        watch.lap("inference")
+        found = decode(raw, part.boxes, conf=settings.conf, iou=settings.iou, max_det=settings.max_det, multi_label=True)
+        watch.lap("postprocess")
+        for index, instances in zip(part.indices, found, strict=True):
+            scorer.add(records[index], instances)
+        watch.images += len(part.indices)
+        if observer:
+            observer(part)
+        if progress:
+            progress(number / len(loader), f"validated {watch.images} of {len(records)} images")
+    metrics = scorer.compute()
+    metrics.speed = watch.speed()
+    return metrics
+
+
+def check_names(model: Names, labels: Names) -> None:
+    """Raises DataError unless both have the same classes in the same order."""
+    if list(model.values()) != list(labels.values()):
+        missing = sorted(set(labels.values()) - set(model.values()))
+        detail = f"the model does not know {', '.join(map(repr, missing[:5]))}" if missing else "same names, but in another order or with further ones"
+        raise DataError(
+            f"the classes differ: the model has {len(model)}, the data {len(labels)}; {detail}. "
+            "Validate on data with the model's classes, or train on these classes first"
+        )

@@ -1,0 +1,62 @@
+"""Export to ONNX: one file, checked, for ONNX Runtime, OpenCV's dnn and every tool that reads YOLOv8-seg ONNX."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import onnx
+
+from ..config import ExportSettings
+from ..errors import ExportError, MissingDependencyError, SettingsError
+from .base import ExportJob
+from .onnx_graph import build
+
+SUFFIX = ".onnx"
+DEFAULT_OPSET = 17  # runs in every ONNX Runtime and OpenCV of the last years
+MIN_OPSET = 13
+
+
+class OnnxExporter:
+    suffix = SUFFIX
+
+    def check(self, settings: ExportSettings) -> None:
+        newest = onnx.defs.onnx_opset_version()
+        if settings.opset is not None and not MIN_OPSET <= settings.opset <= newest:
+            raise SettingsError(f"opset={settings.opset}: choose one from {MIN_OPSET} to {newest} (onnx {onnx.__version__} is installed), or leave it out for {DEFAULT_OPSET}")
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise MissingDependencyError("onnxruntime", "comparing the ONNX model with the network", "onnx")
+
+    def opset(self, settings: ExportSettings) -> int:
+        return settings.opset or DEFAULT_OPSET
+
+    def write(self, job: ExportJob, path: Path) -> None:
+        settings, info = job.settings, job.info
+        model = build(
+            job.net,
+            imgsz=info.imgsz,
+            batch=info.batch,
+            dynamic=info.dynamic,
+            half=settings.half,
+            opset=self.opset(settings),
+            metadata=job.metadata,
+        )
+        if settings.simplify:
+            model = _simplified(model)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ExportError(f"the ONNX graph is not valid: {str(error).strip().splitlines()[0]}") from error
+        onnx.save_model(model, str(path))
+
+
+def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    if importlib.util.find_spec("onnxslim") is None:  # our graph has nothing to spare, so this is no loss
+        return model
+    import onnxslim  # type: ignore[import-untyped, unused-ignore]
+
+    slim: onnx.ModelProto = onnxslim.slim(model)
+    return slim
+
+
+exporter = OnnxExporter()

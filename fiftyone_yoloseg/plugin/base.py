@@ -1,0 +1,128 @@
+"""What all operators share: a form, a job, its progress in the App, and its result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import Any
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+from fiftyone.operators.executor import ExecutionResult
+from fiftyone.operators.message import GeneratedMessage, MessageType
+
+from ..bridge import background, jobs
+from ..bridge.jobs import Params, Result
+from ..errors import UserError
+from .forms import Form, forget_fields
+
+log = logging.getLogger("fiftyone_yoloseg")
+Steps = Generator[background.Step, None, Result]
+
+
+class JobOperator(foo.Operator):
+    """Subclasses give the attributes below and `fill`."""
+
+    name: str
+    job: str
+    label: str
+    icon: str
+    description: str
+    risk: types.RiskLevel
+    changes_samples = False
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return foo.OperatorConfig(
+            name=self.name,
+            label=self.label,
+            icon=self.icon,
+            description=self.description,
+            dynamic=True,
+            execute_as_generator=True,
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+            risk_level=self.risk,
+        )
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        """Add the fields to the form and return the job's parameters; called to show the form and to execute it."""
+        raise NotImplementedError
+
+    def steps(self, ctx: Any, params: Params) -> Steps:
+        """Run the job for the App, telling its progress."""
+        return background.run_in_thread(self.job, params)
+
+    def inline(self, ctx: Any, params: Params) -> Result:
+        """Run the job for a script or a delegated operation."""
+        return jobs.run(self.job, params, lambda share, label: ctx.set_progress(progress=share, label=label))
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        return types.Property(self._form(ctx)[0].inputs, view=types.View(label=self.label, description=self.description))
+
+    def execute(self, ctx: Any) -> Result | Generator[GeneratedMessage, None, None]:
+        if in_app(ctx):
+            return self._stream(ctx)
+        return self.inline(ctx, self._params(ctx))
+
+    def resolve_output(self, ctx: Any) -> types.Property:
+        outputs = types.Object()
+        results = ctx.results or {}
+        if "error" in results:
+            outputs.view("failed", types.AlertView(severity="error", label="This did not work", description=results["error"]))
+        else:
+            outputs.str("summary", label=self.label, view=types.MarkdownView())
+        return types.Property(outputs, view=types.View(label=self.label))
+
+    def _form(self, ctx: Any) -> tuple[Form, Params]:
+        form, params = Form(ctx.params), {}
+        if ctx.dataset is None:
+            form.refuse("open a dataset first")
+            return form, params
+        try:
+            params = self.fill(ctx, form)
+            form.finish()
+        except UserError as error:
+            form.refuse(str(error))
+        return form, params
+
+    def _params(self, ctx: Any) -> Params:
+        form, params = self._form(ctx)
+        if form.problems:
+            raise UserError("; ".join(form.problems.values()))
+        return params
+
+    def _stream(self, ctx: Any) -> Generator[GeneratedMessage, None, None]:
+        result: Result
+        try:
+            steps = self.steps(ctx, self._params(ctx))
+            try:
+                while True:
+                    share, label = next(steps)
+                    yield ctx.ops.set_progress(progress=share, label=label)
+            except StopIteration as end:
+                result = end.value
+            finally:
+                steps.close()
+            if self.changes_samples:
+                forget_fields()
+                yield ctx.ops.reload_dataset()
+        except UserError as error:
+            result = {"error": str(error)}
+        except Exception as error:  # a broken stream would tell the user nothing
+            log.exception("operator %s", self.uri)
+            result = {"error": f"{type(error).__name__}: {error} (details in the log of the App's server)"}
+        yield GeneratedMessage(MessageType.SUCCESS, cls=ExecutionResult, body=_Body(result))
+
+
+class _Body:
+    def __init__(self, result: Result) -> None:
+        self.result = result
+
+    def to_json(self) -> Result:
+        return self.result
+
+
+def in_app(ctx: Any) -> bool:
+    """Whether a browser listens to the execution; scripts and delegated operations want a plain result."""
+    return "spaces" in ctx.request_params and not ctx.delegated

@@ -1,0 +1,178 @@
+"""The operators of the App. Each reads a form into the parameters of one job; the jobs are in `bridge.jobs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fiftyone.operators.types import RiskLevel
+
+from ..bridge import background, defaults, runs
+from ..bridge.convert import check_target
+from ..bridge.jobs import Params, view_params
+from ..bridge.splits import split_view
+from ..bridge.views import check_view
+from ..config import ExportSettings, PredictSettings, TrainSettings, ValSettings
+from ..errors import UserError
+from .base import JobOperator, Steps
+from .forms import Form, check_folder
+
+
+class Convert(JobOperator):
+    name = job = "convert"
+    label = "YOLO-seg: convert to a folder"
+    icon = "drive_file_move"
+    description = "Write images, YOLO-seg labels and dataset.yaml without losing a shape, and a report that proves it"
+    risk = RiskLevel.MEDIUM
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        field, maskless = form.label_field(view)
+        split = split_fields(form, view)
+        out_dir = form.text("out_dir", "Folder", "New, empty, or one that an earlier conversion wrote (it is replaced)",
+                            str(defaults.work_dir(ctx.dataset) / "converted"), check_out_dir, required=True)  # fmt: skip
+        media = form.choice("media", "Images", "What goes into the folder", {"copy": "Copies", "symlink": "Links to the files"}, "copy", radio=True)
+        return view_params(view, label_field=field, maskless=maskless, out_dir=out_dir, media=media, **split)
+
+
+class Train(JobOperator):
+    name = job = "train"
+    label = "YOLO-seg: train"
+    icon = "model_training"
+    description = "Train a YOLOv8-seg on the masks of this dataset, in a process of its own that outlives the App"
+    risk = RiskLevel.MEDIUM
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        running = self.running(ctx.dataset)
+        action = "new"
+        if running:
+            choices = {"new": "Start another training"}
+            for job, status in running.items():
+                choices |= {f"watch:{job}": f"Watch {job}: {status}", f"stop:{job}": f"Stop {job} after its current step"}
+            action = form.choice("action", "A training is running", "", choices, f"watch:{next(iter(running))}", radio=True)
+        else:
+            form.get("action")
+        if action != "new":
+            form.known.update(ctx.params)
+            return {"job": action}
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        field, maskless = form.label_field(view)
+        model = form.model(ctx.dataset, new=True)
+        split = split_fields(form, view)
+        settings = form.settings(
+            TrainSettings,
+            ("epochs", "imgsz", "batch", "device", "name"),
+            hidden=("data", "project", "resume", "exist_ok", "val", "seed"),
+            suggested={"imgsz": defaults.suggest_imgsz(view), "name": "train"},
+        )
+        val = split["split"] if split["split"] != "random" else split["val_fraction"]
+        options = {**settings, "seed": split["seed"], "project": str(defaults.work_dir(ctx.dataset) / "runs")}
+        return view_params(view, label_field=field, maskless=maskless, model=model, val=val, **options)
+
+    def running(self, dataset: Any) -> dict[str, str]:
+        """Trainings of this dataset that are under way: name -> where they stand."""
+        jobs = background.jobs_of(self.jobs_dir(dataset), self.job)[:10]
+        found = {job.name: job.status() for job in jobs}
+        return {name: status.label for name, status in found.items() if status.state == "running"}
+
+    def jobs_dir(self, dataset: Any) -> Path:
+        return defaults.work_dir(dataset) / "jobs"
+
+    def steps(self, ctx: Any, params: Params) -> Steps:
+        if "job" in params:
+            action, _, name = params["job"].partition(":")
+            job = background.BackgroundJob(self.jobs_dir(ctx.dataset) / name)
+            if action == "stop":
+                job.stop()
+        else:
+            job = background.start(self.job, params, self.jobs_dir(ctx.dataset))
+        return background.follow(job)
+
+    def inline(self, ctx: Any, params: Params) -> dict[str, Any]:
+        if "job" in params:
+            raise UserError("watching and stopping a training is for the App")
+        return super().inline(ctx, params)
+
+
+class Validate(JobOperator):
+    name = job = "validate"
+    label = "YOLO-seg: validate"
+    icon = "fact_check"
+    description = "COCO-exact box and mask mAP of a model on the labels of this dataset; changes nothing"
+    risk = RiskLevel.LOW
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        model = form.model(ctx.dataset, exported=True)
+        field, maskless = form.label_field(view)
+        settings = form.settings(ValSettings, ("imgsz", "batch", "device"), hidden=("data", "split"))
+        return view_params(view, model=model, label_field=field, maskless=maskless, **settings)
+
+
+class Predict(JobOperator):
+    name = job = "predict"
+    label = "YOLO-seg: predict"
+    icon = "auto_awesome"
+    description = "Predict masks on samples and write them back as labels that the App can show, score and edit"
+    risk = RiskLevel.MEDIUM
+    changes_samples = True
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        model = form.model(ctx.dataset, exported=True)
+        overwrite = bool(form.get("overwrite", False))
+        field = form.text("label_field", "Write to field", "A new field, or one with earlier predictions of this tool",
+                          defaults.free_field(ctx.dataset), lambda name: runs.check_writable(view, name, overwrite), required=True)  # fmt: skip
+        if overwrite or "overwrite=True" in form.problems.get("label_field", ""):
+            form.flag("overwrite", "Replace these labels", "They were not written by this tool and will be lost")
+        settings = form.settings(PredictSettings, ("conf", "imgsz", "batch", "device"), hidden=("vid_stride",), suggested={"batch": 8})
+        return view_params(view, model=model, label_field=field, overwrite=overwrite, **settings)
+
+
+class Export(JobOperator):
+    name = job = "export"
+    label = "YOLO-seg: export a model"
+    icon = "ios_share"
+    description = "Export a checkpoint for use elsewhere, compared with the torch model on images of this dataset"
+    risk = RiskLevel.MEDIUM
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        model = form.model(ctx.dataset)
+        settings = form.settings(ExportSettings, ("format", "imgsz", "dynamic"), hidden=("output",))
+        output = form.text("output", "Write to", "Full path; beside the checkpoint if empty", None, check_folder)
+        options = {**settings, **({"output": output} if output else {})}
+        return view_params(view, model=model, **options)
+
+
+def split_fields(form: Form, view: Any) -> dict[str, Any]:
+    """How to choose validation samples, with the dataset's own tags as default."""
+    rule, why = defaults.suggest_split(view)
+    choices = {"tags": "By sample tags: train, val, test", "random": "At random", "field": "By a field"}
+    chosen = form.choice("split", "Validation samples", why, choices, rule, lambda value: check_split(view, value) if value != "field" else None)
+    form.known.update(("split_field", "val_fraction", "seed"))
+    split: dict[str, Any] = {"split": chosen, "val_fraction": 0.2, "seed": form.get("seed", 0)}
+    if chosen == "field":
+        name = form.text("split_field", "Field", "Holds train, val or test for each sample", check=lambda name: check_split(view, f"field:{name}"), required=True)
+        split["split"] = f"field:{name}"
+    if chosen == "random":
+        split["val_fraction"] = form.number("val_fraction", "Share for validation", "Above 0, below 1", 0.2, check=lambda share: check_split(view, float(share)))
+        split["seed"] = int(form.number("seed", "Seed", "The same seed gives the same split", 0, whole=True))
+    return split
+
+
+def check_split(view: Any, rule: Any) -> None:
+    split_view(view, rule)
+
+
+def check_out_dir(value: str) -> None:
+    check_folder(value)
+    check_target(Path(value).expanduser())
+
+
+OPERATORS: tuple[type[JobOperator], ...] = (Convert, Train, Validate, Predict, Export)

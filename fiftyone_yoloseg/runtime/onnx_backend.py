@@ -1,0 +1,76 @@
+"""Exported ONNX models in ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engine.devices import select_device
+from ..errors import CheckpointError, MissingDependencyError, SettingsError
+from ..nn.head import MASKS
+from ..types import RawOutput
+from .metadata import decode
+
+OUTPUTS = ["output0", "output1"]
+
+
+class OnnxBackend:
+    """Runs an artifact of export(format="onnx"). Raises CheckpointError if the file is anything else or damaged."""
+
+    def __init__(self, path: Path, device: str | None = None) -> None:
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise MissingDependencyError("onnxruntime", "running an ONNX model", "onnx")
+        self.device, providers = _providers(device)
+        self.session = _session(path, providers)
+        if providers[0] != "CPUExecutionProvider" and self.session.get_providers()[0] == "CPUExecutionProvider":
+            self.device = torch.device("cpu")  # ONNX Runtime has CUDA, but its libraries do not load here
+        self.info = decode(self.session.get_modelmeta().custom_metadata_map, path)
+        inputs, outputs = self.session.get_inputs(), {o.name: o.shape for o in self.session.get_outputs()}
+        channels = 4 + len(self.info.names) + MASKS
+        if [i.name for i in inputs] != ["images"] or list(outputs) != OUTPUTS or outputs["output0"][1] != channels:
+            raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
+        self.shape = (self.info.batch, 3, *self.info.imgsz)
+
+    def __call__(self, images: torch.Tensor) -> RawOutput:
+        """See types.Backend. Raises SettingsError for a shape that a static artifact does not take."""
+        if not self.info.dynamic and tuple(images.shape) != self.shape:
+            raise SettingsError(f"this exported model takes input of shape {self.shape} only, not {tuple(images.shape)}; export again with dynamic=true")
+        pred, protos = self.session.run(OUTPUTS, {"images": images.cpu().numpy()})
+        return RawOutput(torch.from_numpy(pred).to(self.device), torch.from_numpy(protos).to(self.device))
+
+
+def _providers(device: str | None) -> tuple[torch.device, list[Any]]:
+    """Where to run, and ONNX Runtime's name for it. A GPU that only torch can use is an error only if it was asked for."""
+    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+
+    chosen = select_device(device)
+    if chosen.type == "cuda":
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            # TF32 would cost three digits of precision
+            return chosen, [("CUDAExecutionProvider", {"device_id": chosen.index or 0, "use_tf32": 0}), "CPUExecutionProvider"]
+        if device is not None:
+            raise SettingsError(f"device={device}: the installed onnxruntime has no CUDA; use device=cpu, or pip install onnxruntime-gpu in its place")
+    return torch.device("cpu"), ["CPUExecutionProvider"]
+
+
+def _session(path: Path, providers: list[Any]) -> Any:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors  # type: ignore[import-untyped, unused-ignore]
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()  # what the user, or a container's limit, set for torch holds here too
+    options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument, errors.Fail, errors.NoModel, errors.RuntimeException) as error:
+        raise CheckpointError(f"{path}: not a readable ONNX model; it may be truncated or damaged ({_first_line(error)})") from None
+    except errors.NotImplemented as error:
+        raise CheckpointError(f"{path}: the installed onnxruntime {onnxruntime.__version__} cannot run it ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
