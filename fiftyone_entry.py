@@ -12,6 +12,6 @@ from pathlib import Path
 if importlib.util.find_spec("fiftyone_yoloseg") is None:
     sys.path.append(str(Path(__file__).resolve().parent))
 
-from fiftyone_yoloseg.plugin import register  # noqa: E402
+from fiftyone_yoloseg.plugin import register
 
 __all__ = ["register"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .config import ExportSettings, PredictSettings, TrainSettings, ValSettings, parse
 from .console import progress_bar, show_log
-from .data.load import load_data
+from .data.load import load_data, one_class
 from .engine.checkpoint import NEW_MODEL, Checkpoint, load_checkpoint, new_checkpoint
 from .engine.devices import select_device
 from .engine.metrics import Metrics
@@ -91,6 +91,8 @@ class YOLO:
         self._need_weights()
         with progress_bar("validation") as progress:
             records = load_data(data, (wanted.split,), progress)
+            if self.checkpoint and self.checkpoint.train_args.get("single_cls"):
+                records = one_class(records)
             backend = self._backend(wanted.device, wanted.half)
             return validate(backend, records.splits[wanted.split], records.names, wanted, progress=progress)
 

@@ -101,7 +101,7 @@ class ValSettings(DecodeSettings):
     imgsz: ImageSize | None = Field(None, description="input size: one number or height,width; the model's own size if not given")
     batch: int = Field(16, ge=1, description="images per forward pass")
     conf: Unit = Field(0.001, description="objects below this confidence are left out of the precision-recall curve")
-    workers: Count = Field(2, description="processes that decode images")
+    workers: Count | None = Field(None, description="processes that decode images; by the machine if not given")
 
 
 class TrainSettings(DeviceSettings):
@@ -111,7 +111,7 @@ class TrainSettings(DeviceSettings):
     epochs: int = Field(100, ge=1, description="passes over the training images")
     imgsz: SquareSize = Field(640, description="training image size in pixels, a multiple of 32")
     batch: int = Field(16, ge=1, description="images per step")
-    workers: Count = Field(2, description="processes that load and augment images")
+    workers: Count | None = Field(None, description="processes that load and augment images; by the machine if not given")
     cache: bool = Field(True, description="keep decoded images in memory, up to a quarter of what is free")
     project: Path = Field(Path("runs/segment"), description="folder that holds the runs")
     name: str = Field("train", pattern=RUN_NAME, description="name of the run folder; a number is added if it exists")
@@ -165,7 +165,7 @@ class ExportSettings(DeviceSettings):
     imgsz: ImageSize | None = Field(None, description="input size: one number or height,width; the training size if not given")
     batch: int = Field(1, ge=1, description="batch size of a static artifact")
     dynamic: bool = Field(False, description="accept any batch size and any input size that is a multiple of 32")
-    opset: int | None = Field(None, ge=11, le=23, description="ONNX operator set; 17 if not given")
+    opset: int | None = Field(None, ge=13, le=23, description="ONNX operator set, 13 to 23; 17 if not given")
     simplify: bool = Field(True, description="simplify the graph with onnxslim where it is installed")
     half: bool = Field(False, description="weights and computation in half precision")
     output: Path | None = Field(None, description="where to write the artifact; beside the checkpoint if not given")

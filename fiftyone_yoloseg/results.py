@@ -108,8 +108,8 @@ class Results:
             if mask.w:
                 part = out[mask.y : mask.y + mask.h, mask.x : mask.x + mask.w]
                 inside = mask_ops.crop_bitmap(mask) > 0
-                colour = np.array(PALETTE[cls % len(PALETTE)])
-                part[inside] = (part[inside] * (1 - alpha) + colour * alpha).astype(np.uint8)
+                tint = np.array(PALETTE[cls % len(PALETTE)]) * alpha
+                part[inside] = (part[inside] * (1 - alpha) + tint).astype(np.uint8)
         for box, score, cls in zip(self.instances.boxes, self.instances.confidences.tolist(), self.instances.classes.tolist(), strict=True):
             colour = PALETTE[cls % len(PALETTE)]
             x1, y1, x2, y2 = (int(v) for v in np.round(box))

@@ -18,10 +18,11 @@ log = logging.getLogger(__name__)
 
 def write_predictions(results: Iterable[Results], settings: PredictCommand) -> Iterator[Results]:
     """Pass results on, writing each picture as it comes and the json file at the end."""
-    folder = new_run_folder(settings.project, settings.name, settings.exist_ok)
+    folder: Path | None = None
     found: list[dict[str, Any]] = []
     used: set[str] = set()
     for number, result in enumerate(results):
+        folder = folder or new_run_folder(settings.project, settings.name, settings.exist_ok)  # not before there is something to write
         stem = Path(result.path.split("?")[0]).stem or str(number)
         if result.frame is not None:
             stem += f"_{result.frame:06}"
@@ -30,5 +31,7 @@ def write_predictions(results: Iterable[Results], settings: PredictCommand) -> I
         result.save(folder / f"{name}.jpg")
         found += [{**entry, "file_name": result.path} for entry in result.to_coco(name)]
         yield result
+    if folder is None:
+        return
     write_text(folder / "predictions.json", json.dumps(found))
     log.info("%d pictures and predictions.json are in %s", len(used), folder)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -45,3 +46,38 @@ def lively_checkpoint() -> Checkpoint:
         for _ in range(8):
             net(torch.rand(2, 3, 96, 96))
     return Checkpoint(net.eval(), {0: "disc", 1: "it's a \"square\"", 2: "star"}, imgsz=96)
+
+
+@pytest.fixture(scope="session")
+def fiftyone_db(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The fiftyone module, connected to a MongoDB of our own in a temporary folder."""
+    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
+    from fiftyone_yoloseg.bridge.database import ensure_database, mongod_problem, use_private_database
+
+    if problem := mongod_problem():
+        pytest.skip(f"no MongoDB: {problem}")
+    use_private_database(tmp_path_factory.mktemp("db"))
+    ensure_database()
+    import fiftyone as fo
+
+    fo.config.show_progress_bars = False
+    fo.config.default_dataset_dir = str(tmp_path_factory.mktemp("fiftyone"))
+    return fo
+
+
+@pytest.fixture
+def coco(fiftyone_db: Any, test_data: Path) -> Iterator[Any]:
+    """A FiftyOne dataset of 6 real images with their COCO instances: 4 tagged train, 2 tagged val."""
+    dataset = fiftyone_db.Dataset()
+    for split, n in (("train", 4), ("val", 2)):
+        dataset.add_dir(
+            dataset_type=fiftyone_db.types.COCODetectionDataset,
+            data_path=str(test_data / "coco_tiny" / f"{split}2017"),
+            labels_path=str(test_data / "coco_tiny" / "annotations" / f"instances_{split}2017.json"),
+            label_field="ground_truth",
+            label_types="segmentations",
+            tags=split,
+            max_samples=n,
+        )
+    yield dataset
+    dataset.delete()

@@ -136,6 +136,12 @@ def follow(job: BackgroundJob) -> Generator[Step, None, dict[str, Any]]:
     return status.result
 
 
+def report_start(job: BackgroundJob) -> Generator[Step, None, dict[str, Any]]:
+    """In the place of `follow`: only tells that the job runs."""
+    yield 0.0, "started"
+    return {"summary": f"**{job.name}** runs in a process of its own. Its files: `{job.folder}`", "job": job.name}
+
+
 def run_in_thread(job: str, params: Params) -> Generator[Step, None, dict[str, Any]]:
     """As `follow`, for a job inside this process. Closing the generator stops the job after its current step."""
     latest: Step = (0.0, "starting")

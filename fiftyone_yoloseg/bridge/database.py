@@ -64,7 +64,7 @@ def ensure_database() -> None:
         try:
             foo.get_db_conn()
             return
-        except Exception as error:  # FiftyOne raises many kinds here; all mean the same to the user
+        except Exception as error:  # noqa: BLE001 - FiftyOne raises many kinds here; all mean the same to the user
             problem = f"{type(error).__name__}: {error} (database: {fo.config.database_uri or fo.config.database_dir})"
     raise _no_database(problem)
 

@@ -74,3 +74,10 @@ def free_field(dataset: Any, wanted: str = "predictions") -> str:
             return name
         except UserError:
             name, n = f"{wanted}_{n}", n + 1
+
+
+def export_formats() -> list[str]:
+    """What this version exports to."""
+    from ..export.registry import available
+
+    return available()

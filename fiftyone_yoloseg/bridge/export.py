@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import ExportSettings, parse
 from ..data.images import read_image
 from ..errors import ExportError, UserError
+from ..types import ProgressFn
 from .models import as_checkpoint
 from .views import check_view
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 _IMAGES = 4
 
 
-def export(model: Any, view: Any = None, **settings: Any) -> ExportReport:
-    """Export a checkpoint, a YOLO or a path of one. view: samples whose images the comparison uses; synthetic ones if None.
+def export(model: Any, view: Any = None, *, progress: ProgressFn | None = None, **settings: Any) -> ExportReport:
+    """Export a checkpoint, a YOLO or a path of one. view: samples whose images the comparison uses; noise if None.
 
     settings: see `ExportSettings`. Raises UserError.
     """
@@ -38,4 +39,4 @@ def export(model: Any, view: Any = None, **settings: Any) -> ExportReport:
                 continue  # the comparison needs some images, not this one
             if len(images) == _IMAGES:
                 break
-    return exporting.export(checkpoint, wanted, images or None)
+    return exporting.export(checkpoint, wanted, images or None, progress)

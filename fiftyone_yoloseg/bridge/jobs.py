@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
@@ -49,7 +48,7 @@ def convert(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
     report = convert(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
     images = ", ".join(f"{n} {split}" for split, n in report.images.items())
     lines = [
-        f"**{report.rows} objects in {sum(report.images.values())} images** ({images}; {report.split})",
+        f"**{_count(report.rows, 'object')} in {_count(sum(report.images.values()), 'image')}** ({images}; {report.split})",
         f"{report.with_holes} objects with holes, {report.with_parts} in several parts, each one row",
         f"Read back from the files, masks have a mean IoU of **{report.mean_iou:.4f}**, the worst {report.min_iou:.4f}",
         f"Dataset: `{report.dataset_yaml}`",
@@ -79,14 +78,14 @@ def validate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
     from .validate import validate_records
 
     metrics, read = validate_records(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
-    classes = [
+    classes: list[dict[str, Any]] = [
         {"name": name, "objects": int(metrics.objects_per_class[i]), "box_map": float(metrics.box.maps[i]), "mask_map": float(metrics.seg.maps[i])}
         for i, name in metrics.names.items()
         if metrics.objects_per_class[i]
     ]
     table = ["| class | objects | box mAP | mask mAP |", "|---|---|---|---|"]
     table += [f"| {c['name']} | {c['objects']} | {_number(c['box_map'])} | {_number(c['mask_map'])} |" for c in classes]
-    lines = [f"**{metrics.images} images, {metrics.objects} objects**", _scores(metrics.results_dict)]
+    lines = [f"**{_count(metrics.images, 'image')}, {_count(metrics.objects, 'object')}**", _scores(metrics.results_dict)]
     summary = _markdown(lines) + "\n\n" + "\n".join(table) + _listing([str(p) for p in [*read.skipped, *read.dropped]], "left out")
     return _json({"summary": summary, "images": metrics.images, "metrics": metrics.results_dict, "classes": classes, "speed": metrics.speed})
 
@@ -95,7 +94,7 @@ def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
     from .predict import predict
 
     report = predict(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
-    lines = [f"**{report.objects} objects in {report.images} images**, in the field `{report.field}`"]
+    lines = [f"**{_count(report.objects, 'object')} in {_count(report.images, 'image')}**, in the field `{report.field}`"]
     if report.empty:
         lines.append(f"{report.empty} predicted objects had no mask pixel and were left out")
     failed = [{"sample": p.sample_id, "reason": p.reason} for p in report.failed]
@@ -106,15 +105,14 @@ def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
 def export(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from .export import export
 
-    progress(0.0, "exporting and comparing with the torch model")
-    report = export(**params["options"], view=load_view(params) if params.get("dataset") else None)
-    path = Path(report.path)
-    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+    report = export(**params["options"], view=load_view(params) if params.get("dataset") else None, progress=progress)
+    errors = ", ".join(f"{what} {value:.2g}" for what, value in report.max_abs_error.items())
     lines = [
-        f"**{report.format}**, {size / 1e6:.1f} MB: `{path}`",
-        f"Compared with the torch model: largest difference {report.max_abs_error:.2g}",
+        f"**{report.format}**, {report.size_bytes / 1e6:.1f} MB: `{report.path}`",
+        f"Compared with the torch model on {report.compared_on}: {report.predictions_matched} of {report.predictions} objects found again",
+        f"Largest differences: {errors}",
     ]
-    return _json({"summary": _markdown(lines), "path": str(path), "format": report.format, "bytes": size, "max_abs_error": report.max_abs_error})
+    return _json({"summary": _markdown(lines), **report.to_json()})
 
 
 JOBS: dict[str, Job] = {"convert": convert, "train": train, "validate": validate, "predict": predict, "export": export}
@@ -125,6 +123,10 @@ def _scores(metrics: dict[str, float]) -> str:
         return "no validation images"
     mask, box = _number(metrics["metrics/mAP50-95(M)"]), _number(metrics["metrics/mAP50-95(B)"])
     return f"mask mAP **{mask}**, box mAP **{box}** (IoU 0.50:0.95)"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def _number(value: float) -> str:

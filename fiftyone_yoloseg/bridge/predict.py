@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class PredictReport:
     images: int = 0
     objects: int = 0
     empty: int = 0
-    failed: list[Problem] = field(default_factory=list)
+    failed: list[Problem] = dataclasses.field(default_factory=list)
 
 
 def predict(

@@ -54,7 +54,7 @@ def split_view(view: Any, rule: Any = "auto", *, val_fraction: float = 0.2, seed
 
 def tag_counts(view: Any) -> dict[str, int]:
     """How many samples carry a tag of each split, for forms: {"train": 80, "val": 20}."""
-    counts = {name: 0 for name in SPLITS}
+    counts = dict.fromkeys(SPLITS, 0)
     for tag, n in view.count_sample_tags().items():
         if tag in _ALIASES:
             counts[_ALIASES[tag]] += n

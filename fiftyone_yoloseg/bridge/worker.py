@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     try:
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
         result = _work(folder, spec)
-    except BaseException as error:  # whatever ends this process, the App must hear of it
+    except BaseException as error:  # noqa: BLE001 - whatever ends this process, the App must hear of it
         from fiftyone_yoloseg.errors import UserError
 
         traceback.print_exc()

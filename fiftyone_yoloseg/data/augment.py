@@ -97,7 +97,7 @@ class Augmenter:
         shear = np.eye(3)
         shear[0, 1], shear[1, 0] = np.tan(np.radians(rng.uniform(-s.shear, s.shear, 2)))
         x, y = rng.uniform(0.5 - s.translate, 0.5 + s.translate, 2) * size
-        view = shift(x, y) @ shear @ rotation @ perspective @ shift(-canvas / 2, -canvas / 2)
+        view: Matrix = shift(x, y) @ shear @ rotation @ perspective @ shift(-canvas / 2, -canvas / 2)
         if rng.random() < s.flipud:
             view = shift(0, size) @ stretch(1, -1) @ view
         if rng.random() < s.fliplr:
@@ -148,12 +148,22 @@ def copy_paste(image: Image, targets: list[Target], rng: np.random.Generator, sh
         window = np.s_[pasted.y : pasted.y + height, pasted.x : pasted.x + width]
         image[window][inside] = mirrored[window][inside]
         for other in targets:
-            hide(other, pasted)
+            if hide(other, pasted):
+                other.box = _shrunk(other)
         targets.append(pasted)
+    targets[:] = [t for t in targets if min(t.box[2] - t.box[0], t.box[3] - t.box[1]) > MIN_SIDE]
 
 
-def hide(behind: Target, front: Target) -> None:
-    """Remove from `behind` the pixels that `front` covers, in place."""
+def _shrunk(target: Target) -> tuple[float, float, float, float]:
+    """The box of what is left of an object. Sides that did not move stay as exact as they are."""
+    left, top, w, h = cv2.boundingRect((target.soft >= 128).view(np.uint8))
+    visible = np.array([target.x + left, target.y + top, target.x + left + w, target.y + top + h], np.float64)
+    x1, y1, x2, y2 = np.where(np.abs(np.array(target.box) - visible) <= 1, target.box, visible) if w else visible
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+def hide(behind: Target, front: Target) -> bool:
+    """Remove from `behind` the pixels that `front` covers, in place; whether their rectangles meet. The box stays."""
     x1, y1 = max(behind.x, front.x), max(behind.y, front.y)
     x2 = min(behind.x + behind.soft.shape[1], front.x + front.soft.shape[1])
     y2 = min(behind.y + behind.soft.shape[0], front.y + front.soft.shape[0])
@@ -161,6 +171,8 @@ def hide(behind: Target, front: Target) -> None:
         under = behind.soft[y1 - behind.y : y2 - behind.y, x1 - behind.x : x2 - behind.x]
         over = front.soft[y1 - front.y : y2 - front.y, x1 - front.x : x2 - front.x]
         np.minimum(under, 255 - over, out=under)
+        return True
+    return False
 
 
 def _covered(inner: tuple[float, ...], other: tuple[float, ...]) -> float:

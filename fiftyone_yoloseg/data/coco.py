@@ -150,8 +150,10 @@ def _instance(annotation: dict[str, Any], path: Path, height: int, width: int, c
         if not np.isfinite([x, y, w, h]).all():
             raise DataError(f"{where}: bbox holds a number that is not finite")
         box = (x, y, x + w, y + h)
+    stated = annotation.get("area")
+    area = float(stated) if isinstance(stated, (int, float)) and np.isfinite(stated) and stated >= 0 else None
     source = None if annotation.get("id") is None else str(annotation["id"])
-    return InstanceRecord(classes[category], mask, box, crowd=bool(annotation.get("iscrowd")), source_id=source)
+    return InstanceRecord(classes[category], mask, box, crowd=bool(annotation.get("iscrowd")), source_id=source, area=area)
 
 
 def annotation_mask(segmentation: Any, height: int, width: int) -> CropMask:

@@ -1,8 +1,14 @@
-"""Batches for training and for validation."""
+"""Batches for training and for validation.
+
+Loader processes are started from a clean server process, never forked from ours: a fork of a process whose OpenCV, database or OpenMP
+threads are running can hang for ever (seen).
+"""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +26,10 @@ from .augment import Augmenter, Sample, Target, hide, place_target
 from .images import read_image
 from .store import ImageStore
 from .warp import shift, stretch
+
+
+WORTH_WORKERS = 500
+"""Images below which a validation has decoded them before a loader process has started."""
 
 
 def collate(samples: Sequence[Sample], *, ratio: int = 4, exclusive: bool = False) -> Batch:
@@ -82,26 +92,41 @@ class _Collate:
         return collate(samples, ratio=self.settings.mask_ratio, exclusive=self.settings.overlap_mask)
 
 
-def one_thread(_: int) -> None:
+def _one_thread(_: int) -> None:
     """Loader processes run side by side: one OpenCV thread each."""
     cv2.setNumThreads(1)
 
 
-def train_loader(records: Sequence[ImageRecord], settings: TrainSettings, *, cache_bytes: int = 0, pin: bool = False) -> tuple[DataLoader[Any], EpochSampler]:
+class _Loader(DataLoader[Any]):
+    """Starts its processes without importing the user's script into them, so that a script needs no __main__ guard."""
+
+    def __init__(self, dataset: Dataset[Any], batches: Any, workers: int, collate_fn: Any, pin: bool) -> None:
+        processes: dict[str, Any] = {}
+        if workers:
+            method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+            context = multiprocessing.get_context(method)
+            if method == "forkserver":
+                context.set_forkserver_preload([__name__])  # imports torch once, not once a worker
+            processes = {"multiprocessing_context": context, "persistent_workers": True, "worker_init_fn": _one_thread, "prefetch_factor": 4}
+        super().__init__(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_fn, pin_memory=pin, **processes)
+
+    def __iter__(self) -> Any:
+        main = sys.modules["__main__"]
+        hidden: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+        main.__spec__ = None  # multiprocessing reads it
+        try:
+            return super().__iter__()
+        finally:
+            del main.__spec__
+            main.__dict__.update(hidden)
+
+
+def train_loader(records: Sequence[ImageRecord], settings: TrainSettings, *, workers: int = 0, cache_bytes: int = 0, pin: bool = False) -> tuple[DataLoader[Any], EpochSampler]:
     """The loader of training batches, and the sampler whose `epoch` the trainer sets."""
     sampler = EpochSampler(len(records), settings.batch, settings.seed)
-    workers = min(settings.workers, len(sampler))
-    loader = DataLoader(
-        TrainDataset(records, settings, cache_bytes // max(workers, 1)),
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=_Collate(settings),
-        pin_memory=pin,
-        persistent_workers=workers > 0,
-        worker_init_fn=one_thread,
-        prefetch_factor=4 if workers else None,
-    )
-    return loader, sampler
+    workers = min(workers, len(sampler))
+    dataset = TrainDataset(records, settings, cache_bytes // max(workers, 1))
+    return _Loader(dataset, sampler, workers, _Collate(settings), pin), sampler
 
 
 @dataclass(slots=True)
@@ -143,8 +168,8 @@ def val_loader(
         if not batches or len(batches[-1]) == batch or dataset.boxes[batches[-1][0]].size != dataset.boxes[i].size:
             batches.append([])
         batches[-1].append(i)
-    workers = min(workers, len(batches))
-    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=_collate_val, pin_memory=pin, worker_init_fn=one_thread)
+    workers = min(workers, len(batches)) if len(records) >= WORTH_WORKERS else 0
+    return _Loader(dataset, batches, workers, _collate_val, pin)
 
 
 def val_targets(batch: ValBatch, records: Sequence[ImageRecord], ratio: int = 4) -> Batch:

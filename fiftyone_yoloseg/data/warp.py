@@ -82,4 +82,4 @@ def hull(mask: CropMask) -> npt.NDArray[np.float64]:
     contours, _ = cv2.findContours(np.ascontiguousarray(masks.crop_bitmap(mask)), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     pixels = np.concatenate(contours)[:, 0]
     corners = np.concatenate([pixels + offset for offset in ([0, 0], [1, 0], [0, 1], [1, 1])])
-    return cv2.convexHull(corners.astype(np.int32))[:, 0] + np.array([mask.x, mask.y], np.float64)
+    return np.asarray(cv2.convexHull(corners.astype(np.int32))[:, 0] + np.array([mask.x, mask.y]), np.float64)

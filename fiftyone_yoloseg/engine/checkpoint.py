@@ -6,12 +6,13 @@ keys. Official and Ultralytics-trained files are read by `foreign`, which execut
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +22,10 @@ from ..errors import CheckpointError
 from ..nn.model import YOLOv8Seg
 from ..nn.scales import SCALES
 from ..types import ModelInfo, Names
+from .foreign import OUR_FORMAT, is_foreign, read_foreign
 
-FORMAT, FORMAT_VERSION = "fiftyone-yoloseg", 1
+FORMAT_VERSION = 1
+T = TypeVar("T")
 NEW_MODEL = re.compile(r"yolov8([nsmlx])-seg(\.yaml)?")
 
 
@@ -76,7 +79,7 @@ def save_checkpoint(
     half = train is None
     state = {k: v.detach().cpu().half() if half and v.is_floating_point() else v.detach().cpu().clone() for k, v in net.state_dict().items()}
     content = {
-        "format": FORMAT,
+        "format": OUR_FORMAT,
         "format_version": FORMAT_VERSION,
         "version": __version__,
         "license": "the weights belong to whoever trained them; see origin",
@@ -103,8 +106,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises CheckpointError if it is missing, damaged, of another task or architecture, or wants to run code.
     """
-    from .foreign import is_foreign, read_foreign
-
     path = Path(path)
     if not path.is_file():
         hint = ""
@@ -122,43 +123,62 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except Exception as error:  # torch raises many kinds for a damaged or hostile file; none of them is a defect of ours
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: not a readable checkpoint ({reason}). It may be truncated, or hold something other than tensors and plain values, which we refuse to load") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != OUR_FORMAT:
         raise CheckpointError(f"{path}: a torch file, but not a YOLOv8-seg checkpoint")
-    if content["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(f"{path}: written by a newer fiftyone-yoloseg ({content['version']}): pip install -U fiftyone-yoloseg")
-    try:
-        net = YOLOv8Seg(len(content["names"]), content["size"])
-        _load_state(net, content["model"], path)
-        names = {int(k): str(v) for k, v in content["names"].items()}
-        return Checkpoint(net.eval(), names, content["imgsz"], content["train_args"], path, content["origin"], content["metrics"], content["train"])
-    except KeyError as error:
-        raise CheckpointError(f"{path}: damaged checkpoint, {error} is missing") from None
+    version = _entry(content, "format_version", int, path)
+    if version > FORMAT_VERSION:
+        raise CheckpointError(f"{path}: written by a newer fiftyone-yoloseg ({content.get('version')}): pip install -U fiftyone-yoloseg")
+    names, size = _entry(content, "names", dict, path), _entry(content, "size", str, path)
+    if list(names) != list(range(len(names))) or not names or size not in SCALES:
+        raise CheckpointError(f"{path}: damaged checkpoint, size {size!r} with classes {list(names)[:10]}")
+    net = YOLOv8Seg(len(names), size)
+    _load_state(net, _entry(content, "model", dict, path), path)
+    return Checkpoint(
+        net.eval(),
+        {k: str(v) for k, v in names.items()},
+        _entry(content, "imgsz", int, path),
+        _entry(content, "train_args", dict, path),
+        path,
+        _entry(content, "origin", str, path),
+        _entry(content, "metrics", dict, path),
+        None if content.get("train") is None else _entry(content, "train", dict, path),
+    )
+
+
+def _entry(content: Mapping[str, Any], key: str, kind: type[T], path: Path) -> T:
+    """An entry of one of our files. Raises CheckpointError if it is missing or of another kind."""
+    value = content.get(key)
+    if not isinstance(value, kind):
+        raise CheckpointError(f"{path}: damaged checkpoint, {key!r} is " + ("missing" if key not in content else f"a {type(value).__name__}"))
+    return value
 
 
 def _load_state(net: YOLOv8Seg, state: Mapping[str, Tensor], path: Path) -> None:
     own = net.state_dict()
-    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape] + [k for k in state if k not in own]
+    wrong = [k for k in own if not isinstance(state.get(k), Tensor) or state[k].shape != own[k].shape] + [k for k in state if k not in own]
     if wrong:
         raise CheckpointError(f"{path}: weights do not fit a YOLOv8{net.size}-seg network: {len(wrong)} tensors differ, the first is {wrong[0]!r}")
     net.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
 
 
 def fit_to_classes(checkpoint: Checkpoint, names: Names) -> tuple[YOLOv8Seg, list[str]]:
-    """The network for other classes, with every weight that fits, and the keys of those that did not.
+    """A new network for other classes, with every weight that fits, and the keys of those that did not.
 
-    Rows of the class scores are kept by class name, so that a class that both know is not forgotten.
+    Random weights are drawn anew, so that they depend on the seed of the training. Rows of the class scores are kept by class
+    name, so that a class that both know is not forgotten.
     """
-    if list(names.values()) == list(checkpoint.names.values()):
-        return checkpoint.net, []
+    if checkpoint.trained and list(names.values()) == list(checkpoint.names.values()):
+        return copy.deepcopy(checkpoint.net), []
     net = YOLOv8Seg(len(names), checkpoint.net.size)
     if not checkpoint.trained:
         return net.eval(), []
     old, new = checkpoint.net.state_dict(), net.state_dict()
-    fitting = {k: v for k, v in old.items() if v.shape == new[k].shape}
+    rows_of_classes = re.compile(r"cv3\.\d\.2\.")
+    fitting = {k: v for k, v in old.items() if v.shape == new[k].shape and not rows_of_classes.search(k)}
     known = {name: i for i, name in checkpoint.names.items()}
     rows = [(i, known[name]) for i, name in names.items() if name in known]
     for key in new.keys() - fitting.keys():
-        if re.search(r"cv3\.\d\.2\.", key) and new[key].shape[1:] == old[key].shape[1:]:
+        if rows_of_classes.search(key) and new[key].shape[1:] == old[key].shape[1:]:
             for target, source in rows:
                 new[key][target] = old[key][source]
     net.load_state_dict({**new, **fitting})

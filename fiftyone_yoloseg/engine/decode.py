@@ -17,9 +17,11 @@ from ..nn.head import MASKS
 from ..types import CropMask, Instances, RawOutput
 
 MAX_CANDIDATES = 30_000
-CLASS_OFFSET = 7680.0
+CLASS_OFFSET = 16384.0
 """Moves boxes of different classes apart, so that one pass of NMS never lets them compete; larger than any input."""
 MASK_CHUNK = 64
+BAND_PIXELS = 1 << 20
+"""Masks are upsampled in bands of rows of so many pixels."""
 
 
 def decode(
@@ -68,22 +70,23 @@ def _nms(
         score, best = score.topk(MAX_CANDIDATES)
         cls, anchor = cls[best], anchor[best]
     boxes = cxcywh_to_xyxy(pred[:4, anchor].T)
-    offset = torch.zeros_like(score) if agnostic else cls * CLASS_OFFSET
-    keep = torchvision_nms(boxes + offset[:, None], score, iou)[:max_det]
+    # in double precision, because float32 has no room for the corners beside the offset of a high class
+    apart = boxes.double() + (0 if agnostic else cls[:, None] * CLASS_OFFSET)
+    keep = torchvision_nms(apart, score.double(), iou)[:max_det]
     return torch.cat((boxes[keep], score[keep, None], cls[keep, None].to(boxes.dtype), pred[-MASKS:, anchor[keep]].T), 1)
 
 
 def assemble_masks(coefficients: Tensor, protos: Tensor, boxes: np.ndarray, letterbox: Letterbox) -> list[CropMask]:
     """Masks at image resolution: logits -> upsampled -> thresholded at 0 -> cropped by the box.
 
-    coefficients: (N, 32).  protos: (32, h, w).  boxes: (N, 4) x1 y1 x2 y2 in image pixels. A pixel belongs to a box if its
-    centre does. Only the pixels of each box are ever upsampled, so memory follows the largest box, not N x image.
+    coefficients: (N, 32).  protos: (32, h, w).  boxes: (N, 4) x1 y1 x2 y2 in image pixels. Pixel i belongs to a box if
+    x1 <= i < x2, as in the official implementation. Only the pixels of each box are ever upsampled, so memory follows the largest box, not N x image.
     """
     height, width = protos.shape[1:]
     cell = letterbox.size[1] / width  # input pixels per cell of the prototypes
     sx, sy = (s / cell for s in letterbox.scale)  # cells per image pixel
     left, top = letterbox.left / cell, letterbox.top / cell
-    pixels = np.ceil(boxes - 0.5).astype(np.int64)
+    pixels = np.ceil(boxes).astype(np.int64)
     result = []
     for start in range(0, len(coefficients), MASK_CHUNK):
         chunk = coefficients[start : start + MASK_CHUNK] @ protos.flatten(1)
@@ -95,8 +98,13 @@ def assemble_masks(coefficients: Tensor, protos: Tensor, boxes: np.ndarray, lett
             # only the cells around the box; OpenCV's warp is exact to 1/32 cell
             u1, v1 = max(int(x1 * sx + left) - 2, 0), max(int(y1 * sy + top) - 2, 0)
             window = np.ascontiguousarray(field[v1 : int(y2 * sy + top) + 3, u1 : int(x2 * sx + left) + 3])
-            matrix = np.array([[sx, 0, (x1 + 0.5) * sx + left - 0.5 - u1], [0, sy, (y1 + 0.5) * sy + top - 0.5 - v1]])
+            matrix = np.array([[sx, 0, (x1 + 0.5) * sx + left - 0.5 - u1], [0, sy, 0]])
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            upsampled = cv2.warpAffine(window, matrix, (x2 - x1, y2 - y1), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-            result.append(masks.from_bitmap(upsampled > 0, x1, y1))
+            bitmap = np.empty((y2 - y1, x2 - x1), np.bool_)
+            rows = max(BAND_PIXELS // (x2 - x1), 1)
+            for y in range(y1, y2, rows):
+                matrix[1, 2] = (y + 0.5) * sy + top - 0.5 - v1
+                size = x2 - x1, min(rows, y2 - y)
+                bitmap[y - y1 : y - y1 + rows] = cv2.warpAffine(window, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE) > 0
+            result.append(masks.from_bitmap(bitmap, x1, y1))
     return result

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import lzma
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -66,9 +67,9 @@ class ForeignCheckpoint:
 def is_foreign(path: Path) -> bool:
     """False only for a file that is one of our own checkpoints (a dict whose "format" is ours); reads no weights."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _archive(path) as archive:
             top = read_pickle(_read_description(archive)[1])
-    except (OSError, zipfile.BadZipFile, Refused, CheckpointError):
+    except (OSError, EOFError, zipfile.BadZipFile, Refused, CheckpointError):
         return True
     return not (isinstance(top, dict) and top.get("format") == OUR_FORMAT)
 
@@ -113,7 +114,15 @@ def _open(path: Path) -> zipfile.ZipFile:
             raise CheckpointError("this is a Git LFS pointer, not the checkpoint; fetch it with `git lfs pull`")
         _refuse_bare_pickle(path)
         raise CheckpointError("not a checkpoint: a PyTorch checkpoint is a zip archive, this file is not")
-    return zipfile.ZipFile(path)
+    return _archive(path)
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    """Raises OSError or BadZipFile."""
+    try:
+        return zipfile.ZipFile(path)
+    except (ValueError, NotImplementedError, struct.error) as error:  # damage in its directory
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 def _refuse_bare_pickle(path: Path) -> None:
@@ -213,7 +222,7 @@ def _network(top: Any) -> Record:
             return network
     if any(isinstance(value, TensorRef) for value in top.values()) or any(isinstance(top.get(k), dict) for k in ("model", "state_dict")):
         raise CheckpointError("it holds bare weights without a model, so class names and task are unknown; use the full checkpoint")
-    raise CheckpointError(f"not a YOLOv8-seg checkpoint: no model in it (it has {', '.join(map(str, list(top)[:8])) or 'nothing'})")
+    raise CheckpointError(f"not a YOLOv8-seg checkpoint: no model in it (it has {', '.join(str(key)[:40] for key in list(top)[:8]) or 'nothing'})")
 
 
 def _layers(root: Record) -> list[Record]:

@@ -99,8 +99,7 @@ class CocoScorer:
 
     def compute(self) -> Metrics:
         counts = np.bincount([a["category_id"] for a in self._labels if not a["iscrowd"]], minlength=len(self.names))
-        scores = [self._score(kind) for kind in ("bbox", "segm")]  # type: ignore[arg-type]
-        return Metrics(*scores, dict(self.names), len(self._images), int(counts.sum()), counts)
+        return Metrics(self._score("bbox"), self._score("segm"), dict(self.names), len(self._images), int(counts.sum()), counts)
 
     def _score(self, kind: Literal["bbox", "segm"]) -> Scores:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress

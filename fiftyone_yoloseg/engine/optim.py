@@ -46,7 +46,9 @@ def resolve(settings: TrainSettings, images: int, nc: int) -> Recipe:
 
 def build_optimizer(net: nn.Module, recipe: Recipe, weight_decay: float) -> torch.optim.Optimizer:
     """Three groups: biases, convolution weights (the only ones that decay), batch norm weights."""
-    biases, weights, norms = [], [], []
+    biases: list[nn.Parameter] = []
+    weights: list[nn.Parameter] = []
+    norms: list[nn.Parameter] = []
     for module in net.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
@@ -56,7 +58,7 @@ def build_optimizer(net: nn.Module, recipe: Recipe, weight_decay: float) -> torc
     groups = [{"params": biases, "weight_decay": 0.0}, {"params": weights, "weight_decay": weight_decay}, {"params": norms, "weight_decay": 0.0}]
     if recipe.optimizer == "SGD":
         return torch.optim.SGD(groups, lr=recipe.lr0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    kind = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[recipe.optimizer]
+    kind = torch.optim.Adam if recipe.optimizer == "Adam" else torch.optim.AdamW
     return kind(groups, lr=recipe.lr0, betas=(recipe.momentum, 0.999))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import glob
-import urllib.error
+import http.client
+import os
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,12 @@ def frames(source: Any, vid_stride: int = 1) -> Iterator[Frame | DataError]:
     elif hasattr(source, "convert") and hasattr(source, "getexif"):  # PIL, without importing it
         from PIL import ImageOps
 
-        yield Frame(np.asarray(ImageOps.exif_transpose(source).convert("RGB"), np.uint8), getattr(source, "filename", "") or "PIL image")
+        name = getattr(source, "filename", "") or "PIL image"
+        try:
+            image = np.asarray(ImageOps.exif_transpose(source).convert("RGB"), np.uint8)
+        except OSError as error:  # PIL decodes late
+            raise DataError(f"{name}: cannot be decoded ({error})") from None
+        yield Frame(image, str(name))
     elif isinstance(source, (str, Path)):
         yield from _from_text(str(source), vid_stride)
     else:
@@ -58,15 +64,22 @@ def frames(source: Any, vid_stride: int = 1) -> Iterator[Frame | DataError]:
 
 
 def _from_text(source: str, vid_stride: int) -> Iterator[Frame | DataError]:
-    path = Path(source).expanduser()
+    if not source:
+        raise DataError("source is an empty text")
     if source.startswith(("http://", "https://")):
         yield Frame(_from_url(source), source)
-    elif path.is_dir():
+        return
+    path = Path(os.path.expanduser(source))
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # a name that is too long
+        raise DataError(f"{source[:200]}: {error.strerror}") from None
+    if is_folder:
         files = list_images(path)
         if not files:
             raise DataError(f"{path}: no images in this folder (of the types {', '.join(sorted(IMAGE_SUFFIXES))})")
         yield from _from_files(files)
-    elif path.is_file():
+    elif is_file:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             yield from _from_video(path, vid_stride)
         else:
@@ -101,7 +114,7 @@ def _from_url(url: str) -> Image:
     try:
         with urllib.request.urlopen(url, timeout=URL_TIMEOUT) as response:
             data = np.frombuffer(response.read(), np.uint8)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError, a malformed URL a ValueError
         raise DataError(f"{url}: cannot be fetched ({getattr(error, 'reason', error)})") from None
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import TrainSettings, ValSettings
+from ..config import TrainSettings, ValSettings, parse
+from ..data.load import one_class
 from ..data.loaders import ValBatch, train_loader, val_targets
 from ..errors import CheckpointError, DataError, Stopped, UserError
 from ..nn.head import HeadOutput
@@ -20,12 +22,12 @@ from ..nn.loss import Losses, SegmentationLoss
 from ..nn.model import YOLOv8Seg
 from ..types import Batch, ImageRecord, ModelInfo, Names, ProgressFn, RawOutput, SegmentationData
 from .checkpoint import Checkpoint, fit_to_classes, load_checkpoint, save_checkpoint
-from .devices import free_memory, select_device
+from .devices import deterministic, free_memory, loader_workers, select_device
 from .metrics import Metrics
 from .optim import Average, Schedule, build_optimizer, resolve
 from .runlog import ResultsCsv, new_run_folder, write_yaml
 from .torch_backend import TorchBackend
-from .validator import validate
+from .validator import make_loader, validate
 
 log = logging.getLogger(__name__)
 CLIP = 10.0
@@ -62,14 +64,23 @@ def train(
     if settings.resume:
         if checkpoint.train is None or checkpoint.path is None:
             raise CheckpointError(f"{checkpoint.path or 'a new network'}: nothing to resume; give the last.pt of an interrupted run")
-        settings = TrainSettings(**{**checkpoint.train_args, "device": settings.device, "resume": True})
+        settings = parse(TrainSettings, {**checkpoint.train_args, "device": settings.device, "resume": True})
         folder = checkpoint.path.absolute().parent.parent
     names, training, validation = _splits(data, settings)
+    if settings.resume and list(names.values()) != list(checkpoint.names.values()):
+        raise DataError(f"{data.origin}: its classes are not those of the run in {folder}: start a new run from that checkpoint, without resume")
+    known = settings.resume or (settings.exist_ok and (settings.project / settings.name).exists())
     if not settings.resume:
         folder = new_run_folder(settings.project, settings.name, settings.exist_ok)
         (folder / "weights").mkdir(exist_ok=True)
-    trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin)
-    return trainer.run(progress or (lambda share, label: None), should_stop or (lambda: False))
+    try:
+        with deterministic(settings.deterministic):
+            trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin)
+            return trainer.run(progress or (lambda share, label: None), should_stop or (lambda: False))
+    except BaseException:
+        if not known and not any((folder / "weights").iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)  # a run that came to nothing leaves nothing behind
+        raise
 
 
 def _splits(data: SegmentationData, settings: TrainSettings) -> tuple[Names, list[ImageRecord], list[ImageRecord]]:
@@ -81,13 +92,10 @@ def _splits(data: SegmentationData, settings: TrainSettings) -> tuple[Names, lis
         raise DataError(f"{data.origin}: no training image has an object; is the label field or the label folder the right one?")
     if not validation and settings.val:
         raise DataError(f"{data.origin}: the validation split has no images; name one, or train with val=false")
-    if not settings.single_cls:
-        return data.names, training, validation
-
-    def merge(images: list[ImageRecord]) -> list[ImageRecord]:
-        return [replace(image, instances=tuple(replace(r, cls=0) for r in image.instances)) for image in images]
-
-    return {0: "object"}, merge(training), merge(validation)
+    if settings.single_cls:
+        data = one_class(data)
+        return dict(data.names), list(data.splits["train"]), list(data.splits.get("val", ()))
+    return data.names, training, validation
 
 
 class Trainer:
@@ -106,7 +114,6 @@ class Trainer:
         self.settings, self.folder, self.names, self.validation = settings, folder, names, validation
         self.device = select_device(settings.device)
         torch.manual_seed(settings.seed)
-        torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
         self.origin = checkpoint.origin if checkpoint.trained else "trained from random weights"
         net, left_out = fit_to_classes(checkpoint, names)
         if left_out:
@@ -120,7 +127,9 @@ class Trainer:
 
         cache = free_memory() // 4 if settings.cache else 0
         self.cuda = self.device.type == "cuda"
-        self.loader, self.sampler = train_loader(training, settings, cache_bytes=cache, pin=self.cuda)
+        workers = loader_workers(settings.workers, self.device)
+        self.loader, self.sampler = train_loader(training, settings, workers=workers, cache_bytes=cache, pin=self.cuda)
+        self.val_loader = make_loader(self._info(), self.device, validation, self._val_settings()) if validation else None
         self.recipe = resolve(settings, len(training), len(names))
         self.schedule = Schedule(settings, self.recipe, len(self.sampler))
         decay = settings.weight_decay * settings.batch * self.schedule.accumulate / self.recipe.nbs
@@ -217,9 +226,8 @@ class Trainer:
             if i % 10 == 0 or i + 1 == steps:
                 values = mean.tolist()
                 if not all(math.isfinite(v) for v in values):
-                    raise UserError(
-                        f"the loss became {values} in epoch {epoch + 1}: lower lr0, or train with amp=false. {self.last} holds epoch {epoch}, if any"
-                    )
+                    kept = f"{self.last} holds epoch {epoch}" if epoch else "nothing was saved"
+                    raise UserError(f"the loss became {values} in epoch {epoch + 1}: lower lr0, or train with amp=false; {kept}")
                 label = "box {:.3f} seg {:.3f} cls {:.3f} dfl {:.3f}".format(*values)
             progress(done, f"epoch {epoch + 1}/{s.epochs} {label}")
         return mean.tolist()
@@ -253,12 +261,12 @@ class Trainer:
             total = total + torch.stack(loss(backend.last, targets)) * len(batch.indices)
             images += len(batch.indices)
 
-        metrics = validate(backend, self.validation, self.names, self._val_settings(), observer=observe)
+        metrics = validate(backend, self.validation, self.names, self._val_settings(), loader=self.val_loader, observer=observe)
         return metrics, (total / images).tolist()
 
     def _validate_best(self) -> Metrics:
         best = load_checkpoint(self.best)
-        return validate(TorchBackend(best.net, best.info, self.device), self.validation, self.names, self._val_settings())
+        return validate(TorchBackend(best.net, best.info, self.device), self.validation, self.names, self._val_settings(), loader=self.val_loader)
 
     def _val_settings(self) -> ValSettings:
         s = self.settings

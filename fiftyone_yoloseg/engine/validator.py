@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
 
 from ..config import ValSettings
 from ..data.loaders import ValBatch, val_loader
 from ..errors import DataError
-from ..types import Backend, ImageRecord, Names, ProgressFn
+from ..types import Backend, ImageRecord, ModelInfo, Names, ProgressFn
 from .decode import decode
+from .devices import loader_workers
 from .metrics import CocoScorer, Metrics
 from .predictor import Stopwatch, input_size, run, to_input
 
@@ -20,21 +25,21 @@ def validate(
     settings: ValSettings | None = None,
     *,
     progress: ProgressFn | None = None,
+    loader: DataLoader[Any] | None = None,
     observer: Callable[[ValBatch], None] | None = None,
 ) -> Metrics:
     """Score `backend` on labelled images.
 
-    names: the classes of the labels; they must be the model's. observer is called after each forward pass (the trainer computes
+    names: the classes of the labels; they must be the model's. loader: what `make_loader` gave for the same arguments, to keep its
+    processes from one validation to the next. observer is called after each forward pass (the trainer computes
     its validation losses there). Raises DataError if the classes differ or there is no image.
     """
     settings = settings or ValSettings()
     check_names(backend.info.names, names)
     if not records:
         raise DataError("nothing to validate: the split has no images")
-    size = input_size(backend.info, settings.imgsz)
-    batch = settings.batch if backend.info.dynamic else backend.info.batch
-    pin = backend.device.type == "cuda"
-    loader = val_loader(records, size, batch, settings.workers, stride=backend.info.stride if backend.info.dynamic else None, pin=pin)
+    if loader is None:
+        loader = make_loader(backend.info, backend.device, records, settings)
     scorer, watch = CocoScorer(names), Stopwatch(backend.device)
     for number, part in enumerate(loader, 1):
         watch.start()
@@ -54,6 +59,13 @@ def validate(
     metrics = scorer.compute()
     metrics.speed = watch.speed()
     return metrics
+
+
+def make_loader(info: ModelInfo, device: torch.device, records: Sequence[ImageRecord], settings: ValSettings) -> DataLoader[Any]:
+    """Batches of letterboxed images, of one size each, as the model takes them."""
+    size, workers = input_size(info, settings.imgsz), loader_workers(settings.workers, device)
+    batch, stride = (settings.batch, info.stride) if info.dynamic else (info.batch, None)
+    return val_loader(records, size, batch, workers, stride=stride, pin=device.type == "cuda")
 
 
 def check_names(model: Names, labels: Names) -> None:

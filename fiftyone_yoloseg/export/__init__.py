@@ -54,7 +54,7 @@ def export(
         try:
             backend = load_backend(temporary, settings.device or "cpu")
         except CheckpointError as error:
-            raise ExportError(f"the exported model cannot be run here: {str(error).removeprefix(f'{temporary}: ')}") from None
+            raise ExportError(f"the exported model cannot be run here: {str(error).replace(str(temporary), path.name)}") from None
         parity = compare(checkpoint.net, backend, images)
         parity.check(settings.tolerance, settings.half)
         del backend  # it may hold the file open
@@ -102,5 +102,5 @@ def _target(checkpoint: Checkpoint, settings: ExportSettings, exporter: Exporter
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif path.exists():
+        path.unlink()

@@ -65,6 +65,15 @@ class ExportReport:
     seconds: float
     size_bytes: int
 
+    def summary(self) -> str:
+        """Two lines for a person: what was written, and how it compares with the network."""
+        errors = ", ".join(f"{name} {value:.2g}" for name, value in self.max_abs_error.items())
+        proof = "same answers as the network" if self.verified else "not verified"
+        return (
+            f"{self.format} {self.path} ({self.size_bytes / 1e6:.1f} MB)\n"
+            f"{proof} on {self.compared_on}: max abs error {errors}; {self.predictions_matched} of {self.predictions} predictions matched"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, for json.dump."""
         return {**asdict(self), "path": str(self.path), "imgsz": list(self.imgsz)}

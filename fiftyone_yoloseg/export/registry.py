@@ -11,7 +11,6 @@ from .base import Exporter
 FORMATS: dict[str, str | None] = {
     "onnx": "onnx_format",
     "torchscript": None,
-    "pt2": None,
     "openvino": None,
     "engine": None,
     "coreml": None,

@@ -66,8 +66,8 @@ class SegmentationHead(nn.Module):
     def init_bias(self) -> None:
         """Start from boxes of even distances and from the class scores of about 5 objects in a 640 px image."""
         for box, cls, stride in zip(self.cv2, self.cv3, STRIDES, strict=True):
-            box[-1].bias.fill_(1.0)  # type: ignore[index, union-attr, operator]
-            cls[-1].bias.fill_(math.log(5 / self.nc / (640 / stride) ** 2))  # type: ignore[index, union-attr, operator]
+            box[-1].bias.fill_(1.0)  # type: ignore[index]
+            cls[-1].bias.fill_(math.log(5 / self.nc / (640 / stride) ** 2))  # type: ignore[index]
 
     def forward(self, levels: tuple[Tensor, Tensor, Tensor]) -> HeadOutput:
         def join(towers: nn.ModuleList) -> Tensor:

@@ -117,4 +117,4 @@ def gflops(net: YOLOv8Seg, imgsz: int = 640) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.eval()(torch.zeros(1, 3, imgsz, imgsz, device=device))
     net.train(training)
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9

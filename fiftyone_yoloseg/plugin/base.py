@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
-from fiftyone.operators.executor import ExecutionResult
-from fiftyone.operators.message import GeneratedMessage, MessageType
+from fiftyone.operators.message import GeneratedMessage
 
-from ..bridge import background, jobs
+from ..bridge import background, defaults, jobs
 from ..bridge.jobs import Params, Result
 from ..errors import UserError
 from .forms import Form, forget_fields
@@ -30,6 +30,9 @@ class JobOperator(foo.Operator):
     description: str
     risk: types.RiskLevel
     changes_samples = False
+    own_process = True
+    """Whether the App runs the job in a process of its own. A network does not belong into the App's server: processes that load
+    data hang when they are forked from its threads, and a GPU's memory would not be given back."""
 
     @property
     def config(self) -> foo.OperatorConfig:
@@ -51,7 +54,12 @@ class JobOperator(foo.Operator):
 
     def steps(self, ctx: Any, params: Params) -> Steps:
         """Run the job for the App, telling its progress."""
-        return background.run_in_thread(self.job, params)
+        if not self.own_process:
+            return background.run_in_thread(self.job, params)
+        return background.follow(background.start(self.job, params, self.jobs_dir(ctx.dataset)))
+
+    def jobs_dir(self, dataset: Any) -> Path:
+        return defaults.work_dir(dataset) / "jobs"
 
     def inline(self, ctx: Any, params: Params) -> Result:
         """Run the job for a script or a delegated operation."""
@@ -66,16 +74,18 @@ class JobOperator(foo.Operator):
         return self.inline(ctx, self._params(ctx))
 
     def resolve_output(self, ctx: Any) -> types.Property:
+        return self._output(ctx.results or {})
+
+    def _output(self, result: Result) -> types.Property:
         outputs = types.Object()
-        results = ctx.results or {}
-        if "error" in results:
-            outputs.view("failed", types.AlertView(severity="error", label="This did not work", description=results["error"]))
+        if "error" in result:
+            outputs.view("failed", types.AlertView(severity="error", label="This did not work", description=result["error"]))
         else:
-            outputs.str("summary", label=self.label, view=types.MarkdownView())
+            outputs.str("summary", view=types.MarkdownView())
         return types.Property(outputs, view=types.View(label=self.label))
 
     def _form(self, ctx: Any) -> tuple[Form, Params]:
-        form, params = Form(ctx.params), {}
+        form, params = Form(ctx.params), Params()
         if ctx.dataset is None:
             form.refuse("open a dataset first")
             return form, params
@@ -112,15 +122,8 @@ class JobOperator(foo.Operator):
         except Exception as error:  # a broken stream would tell the user nothing
             log.exception("operator %s", self.uri)
             result = {"error": f"{type(error).__name__}: {error} (details in the log of the App's server)"}
-        yield GeneratedMessage(MessageType.SUCCESS, cls=ExecutionResult, body=_Body(result))
-
-
-class _Body:
-    def __init__(self, result: Result) -> None:
-        self.result = result
-
-    def to_json(self) -> Result:
-        return self.result
+        # shown in the place of the progress bar, which would otherwise stay in front of the operator's own output
+        yield ctx.ops.show_output(self._output(result).to_json(), result)
 
 
 def in_app(ctx: Any) -> bool:

@@ -50,7 +50,7 @@ class Form:
     def text(self, name: str, label: str, description: str, default: str | None = None, check: Check | None = None, required: bool = False) -> Any:
         value = self.get(name, default)
         problem = self._problem(name, value, check, required)
-        self.inputs.str(name, label=label, description=description, default=default, required=required, **problem)
+        self.inputs.str(name, label=label, description=description, default=default, required=required and default is None, **problem)
         return value
 
     def number(self, name: str, label: str, description: str, default: float, check: Check | None = None, whole: bool = False) -> Any:
@@ -79,7 +79,7 @@ class Form:
         view = types.RadioGroup() if radio else types.Dropdown()
         for key, text in choices.items():
             view.add_choice(key, label=text)
-        self.inputs.enum(name, view.values(), label=label, description=description, default=default, required=True, view=view, **problem)
+        self.inputs.enum(name, view.values(), label=label, description=description, default=default, required=default is None, view=view, **problem)
         return value
 
     def _problem(self, name: str, value: Any, check: Check | None, required: bool) -> dict[str, Any]:
@@ -122,14 +122,14 @@ class Form:
         schema = model.model_json_schema()["properties"][name]
         kind, choices = _kind(schema)
         default = suggested if suggested is not None else schema.get("default")
-        common: dict[str, Any] = {"label": name, "description": schema.get("description"), "default": default}
+        common: dict[str, Any] = {"label": name, "description": schema.get("description"), "default": default, "view": types.View(space=6)}
         if problem:
             common |= {"invalid": True, "error_message": problem}
         if choices:
-            view = types.Dropdown()
+            view = types.Dropdown(space=6)
             for value in choices:
                 view.add_choice(value, label=str(value))
-            self.inputs.enum(name, view.values(), view=view, **common)
+            self.inputs.enum(name, view.values(), **{**common, "view": view})
         elif kind == "boolean":
             self.inputs.bool(name, **common)
         elif kind == "integer":
@@ -188,7 +188,7 @@ class Form:
             if value not in choices:
                 check_model_file(value, exported)
 
-        about = "A new network or a checkpoint to start from" if new else "Which model"
+        about = "A new network or a checkpoint to start from" if new else "An earlier training on this dataset, or a file"
         chosen = self.choice("model", "Model", about, choices, default, check)
         self.known.add("model_path")
         if chosen != A_FILE:

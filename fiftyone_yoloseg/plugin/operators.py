@@ -24,6 +24,7 @@ class Convert(JobOperator):
     icon = "drive_file_move"
     description = "Write images, YOLO-seg labels and dataset.yaml without losing a shape, and a report that proves it"
     risk = RiskLevel.MEDIUM
+    own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
         view = ctx.target_view(require_flat=True)
@@ -67,6 +68,7 @@ class Train(JobOperator):
             hidden=("data", "project", "resume", "exist_ok", "val", "seed"),
             suggested={"imgsz": defaults.suggest_imgsz(view), "name": "train"},
         )
+        form.flag("follow", "Show the progress here", "If not, the training runs unseen; this form shows it when it is opened again", True)
         val = split["split"] if split["split"] != "random" else split["val_fraction"]
         options = {**settings, "seed": split["seed"], "project": str(defaults.work_dir(ctx.dataset) / "runs")}
         return view_params(view, label_field=field, maskless=maskless, model=model, val=val, **options)
@@ -77,9 +79,6 @@ class Train(JobOperator):
         found = {job.name: job.status() for job in jobs}
         return {name: status.label for name, status in found.items() if status.state == "running"}
 
-    def jobs_dir(self, dataset: Any) -> Path:
-        return defaults.work_dir(dataset) / "jobs"
-
     def steps(self, ctx: Any, params: Params) -> Steps:
         if "job" in params:
             action, _, name = params["job"].partition(":")
@@ -88,6 +87,8 @@ class Train(JobOperator):
                 job.stop()
         else:
             job = background.start(self.job, params, self.jobs_dir(ctx.dataset))
+            if ctx.params.get("follow") is False:
+                return background.report_start(job)
         return background.follow(job)
 
     def inline(self, ctx: Any, params: Params) -> dict[str, Any]:
@@ -144,10 +145,12 @@ class Export(JobOperator):
         view = ctx.target_view(require_flat=True)
         check_view(view)
         model = form.model(ctx.dataset)
-        settings = form.settings(ExportSettings, ("format", "imgsz", "dynamic"), hidden=("output",))
+        format_ = form.choice("format", "Format", "What to export to", {f: f for f in defaults.export_formats()}, "onnx")
+        settings = form.settings(ExportSettings, ("imgsz", "dynamic"), hidden=("output", "format"))
         output = form.text("output", "Write to", "Full path; beside the checkpoint if empty", None, check_folder)
-        options = {**settings, **({"output": output} if output else {})}
-        return view_params(view, model=model, **options)
+        if output:
+            settings["output"] = output
+        return view_params(view, model=model, format=format_, **settings)
 
 
 def split_fields(form: Form, view: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fiftyone_yoloseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from fiftyone_yoloseg.engine.foreign import MAX_MODULES, OUR_FORMAT, ForeignCheckpoint, is_foreign, read_foreign
 from fiftyone_yoloseg.engine.foreign_pickle import MAX_OPCODES, MAX_PICKLE_BYTES, Record, Refused, TensorRef, read_pickle
 from fiftyone_yoloseg.errors import CheckpointError
@@ -640,7 +641,7 @@ def test_tensor_references_read_nothing() -> None:
 ODD_VALUES = [None, 0, -1, 1 << 62, 1.5, "", "x", (), (1, 2), [], [[]], {}, {"a": 1}, {1: 2}, Record("torch.device"), Call("torch.Size", [1]), Global("torch.device")]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_odd_values_anywhere_give_one_clear_error_or_none(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     official = Official()
@@ -657,3 +658,11 @@ def test_odd_values_anywhere_give_one_clear_error_or_none(tmp_path_factory: pyte
         assert len(read_foreign(path).state) == 417
     except CheckpointError as error:
         assert str(error).startswith(str(path))
+
+
+def test_a_checkpoint_that_we_saved_is_ours(tmp_path: Path) -> None:
+    path = tmp_path / "ours.pt"
+    train = {"optimizer": torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=0.1, momentum=0.9).state_dict(), "epoch": 3}
+    save_checkpoint(path, YOLOv8Seg(2, "n"), names={0: "a", 1: "b"}, imgsz=64, train_args={"lr0": 0.1}, origin="test", train=train)
+    assert not is_foreign(path)
+    assert load_checkpoint(path).names == {0: "a", 1: "b"}

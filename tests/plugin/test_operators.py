@@ -1,0 +1,202 @@
+"""The plugin as FiftyOne loads it: manifest, forms, refusals, and every operator run without a browser."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+fo = pytest.importorskip("fiftyone")
+
+import fiftyone.operators as foo  # noqa: E402
+from fiftyone.operators.executor import ExecutionContext, ExecutionError, Executor  # noqa: E402
+from fiftyone.plugins.context import PluginContext  # noqa: E402
+from fiftyone.plugins.definitions import PluginDefinition  # noqa: E402
+
+from fiftyone_yoloseg.bridge import background  # noqa: E402
+from fiftyone_yoloseg.errors import UserError  # noqa: E402
+from fiftyone_yoloseg.plugin.operators import OPERATORS  # noqa: E402
+
+REPO = Path(__file__).resolve().parents[2]
+URI = "@yoloseg/fiftyone/"
+
+
+@pytest.fixture(scope="module")
+def plugin() -> PluginContext:
+    context = PluginContext(PluginDefinition.from_disk(str(REPO / "fiftyone.yml")))
+    context.register_all()
+    return context
+
+
+@pytest.fixture
+def execute(fiftyone_db: Any, tmp_path: Path) -> Any:
+    """foo.execute_operator with a plugins folder that has a link to this repository."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "yoloseg").symlink_to(REPO)
+    before, fo.config.plugins_dir = fo.config.plugins_dir, str(tmp_path / "plugins")
+    yield lambda name, dataset, **params: foo.execute_operator(URI + name, dataset=dataset, params=params)
+    fo.config.plugins_dir = before
+
+
+def form(plugin: PluginContext, name: str, dataset: Any, **params: Any) -> dict[str, Any]:
+    operator = next(i for i in plugin.instances if i.name == name)
+    request = {"dataset_name": dataset.name, "params": params}
+    context = ExecutionContext(request_params=request, executor=Executor(), operator_uri=operator.uri)
+    fields: dict[str, Any] = operator.resolve_type(context, "inputs").to_json()["type"]["properties"]
+    return fields
+
+
+def problems(fields: dict[str, Any]) -> dict[str, str]:
+    return {name: field["error_message"] for name, field in fields.items() if field["invalid"]}
+
+
+def test_manifest_and_registered_operators_agree(plugin: PluginContext) -> None:
+    assert plugin.errors == [] and plugin.name == "@yoloseg/fiftyone"
+    assert [i.uri for i in plugin.instances] == [URI + name for name in plugin.plugin_definition.operators]
+    assert sorted(plugin.plugin_definition.operators) == sorted(o.name for o in OPERATORS)
+    for operator in plugin.instances:
+        config = operator.config
+        assert config.label.startswith("YOLO-seg: ") and config.icon and len(config.description) > 30
+        assert config.dynamic and config.execute_as_generator and config.allow_delegated_execution
+        assert config.risk_level.value != "DANGEROUS"
+
+
+def test_the_plugin_is_light_and_works_where_the_repository_was_only_downloaded() -> None:
+    """No package installed: isolated mode without site-packages of the project, only what FiftyOne itself has."""
+    code = (
+        "import sys; sys.path = [p for p in sys.path if p not in ('', sys.argv[1])]\n"
+        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
+        "from fiftyone.plugins.context import PluginContext; from fiftyone.plugins.definitions import PluginDefinition\n"
+        "import importlib.util; assert importlib.util.find_spec('fiftyone_yoloseg') is None\n"
+        "c = PluginContext(PluginDefinition.from_disk(sys.argv[1] + '/fiftyone.yml')); c.register_all()\n"
+        "print(len(c.instances), c.errors, 'torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(REPO)], cwd="/", capture_output=True, text=True, timeout=120)
+    assert out.stdout.strip().splitlines()[-1:] == [f"{len(OPERATORS)} [] False"], out.stderr
+
+
+def test_forms_suggest_what_the_dataset_says(plugin: PluginContext, coco: Any) -> None:
+    fields = form(plugin, "train", coco)
+    assert problems(fields) == {}
+    defaults = {name: field["default"] for name, field in fields.items()}
+    assert defaults["label_field"] == "ground_truth" and defaults["split"] == "tags" and defaults["model"] == "yolov8n-seg.yaml"
+    assert defaults["imgsz"] == 640 and defaults["epochs"] == 100 and "lr0" not in fields
+    labels = [c["label"] for c in fields["label_field"]["view"]["choices"]]
+    assert labels == [f"ground_truth ({coco.count('ground_truth.detections')} masks)"]
+    opened = form(plugin, "train", coco, advanced=True)
+    assert opened["lr0"]["default"] == 0.01 and "learning rate" in opened["lr0"]["view"]["description"]
+    assert Path(form(plugin, "convert", coco)["out_dir"]["default"]).is_absolute()
+    assert form(plugin, "predict", coco)["label_field"]["default"] == "predictions"
+    assert form(plugin, "predict", coco)["model"]["default"] == "file"  # nothing was trained yet
+
+
+@pytest.mark.parametrize(
+    ("operator", "params", "field", "message"),
+    [
+        ("convert", {"out_dir": "relative/folder"}, "out_dir", "give the full path"),
+        ("convert", {"out_dir": "/usr"}, "out_dir", "not empty and was not written by an earlier conversion"),
+        ("convert", {"label_field": "nope"}, "label_field", "no field 'nope'"),
+        ("convert", {"label_field": "boxes"}, "label_field", "none with a mask; fields with masks: ground_truth"),
+        ("convert", {"media": "move"}, "media", "choose one of copy, symlink"),
+        ("train", {"epochs": 0}, "epochs", "greater than or equal to 1"),
+        ("train", {"imgsz": 7}, "imgsz", "from 32 to 8192"),
+        ("train", {"lr0": -1, "advanced": True}, "lr0", "greater than 0"),
+        ("train", {"epoch": 3}, "unknown_epoch", "did you mean 'epochs'"),
+        ("train", {"split": "random", "val_fraction": 1.5}, "val_fraction", "above 0 and below 1"),
+        ("train", {"split": "field", "split_field": "nope"}, "split_field", "nor a field"),
+        ("train", {"model": "file", "model_path": "/no/such.pt"}, "model_path", "no such file"),
+        ("validate", {"model": "/no/such.pt"}, "model", "no such file"),
+        ("validate", {"model": "runs/best.pt"}, "model", "give the full path"),
+        ("validate", {"conf": 2}, "conf", "less than or equal to 1"),
+        ("predict", {"label_field": "ground_truth"}, "label_field", "holds ground truth"),
+        ("predict", {"label_field": "boxes"}, "label_field", "this tool did not write"),
+        ("export", {"format": "tiff"}, "format", "choose one of onnx"),
+        ("export", {"model": "file", "model_path": "/etc/hostname"}, "model_path", "is not a checkpoint"),
+        ("export", {"output": "here.onnx"}, "output", "give the full path"),
+    ],
+)
+def test_forms_refuse_bad_input_beside_the_field(plugin: PluginContext, coco: Any, operator: str, params: dict[str, Any], field: str, message: str) -> None:
+    coco.clone_sample_field("ground_truth", "boxes")
+    coco.set_values("boxes.detections.mask", [[None] * len(m) for m in coco.values("boxes.detections.mask")])
+    shown = form(plugin, operator, coco, **params)
+    if field == "conf":
+        shown = form(plugin, operator, coco, advanced=True, **params)
+    assert message in problems(shown)[field]
+
+
+def test_forms_refuse_what_has_no_field(plugin: PluginContext, fiftyone_db: Any) -> None:
+    empty = fiftyone_db.Dataset()
+    for operator in plugin.instances:
+        assert "is empty" in problems(form(plugin, operator.name, empty))["problem"]
+    empty.add_sample(fo.Sample(filepath="/tmp/x.jpg"))
+    assert "no field of this dataset holds instance masks" in problems(form(plugin, "train", empty))["problem"]
+    empty.delete()
+
+
+def test_labels_partly_without_masks_ask_for_a_decision(plugin: PluginContext, coco: Any) -> None:
+    sample = coco.first()
+    sample.ground_truth.detections[0].mask = None
+    sample.save()
+    assert "1 of" in problems(form(plugin, "train", coco))["maskless"]
+    assert problems(form(plugin, "train", coco, maskless="skip")) == {}
+
+
+@pytest.mark.slow
+def test_every_operator_runs_from_a_script(execute: Any, coco: Any, tmp_path: Path) -> None:
+    converted = execute("convert", coco, out_dir=str(tmp_path / "out")).result
+    assert converted["rows"] == len([1 for f in (tmp_path / "out/labels").rglob("*.txt") for _ in f.open()])
+    trained = execute("train", coco, epochs=1, imgsz=64, batch=2, workers=0, device="cpu").result
+    best = trained["best"]
+    assert Path(best).is_file() and "Checkpoint" in trained["summary"]
+    # from here on, the forms know the training
+    validated = execute("validate", coco, imgsz="64", workers=0, device="cpu").result
+    assert validated["images"] == 6 and "mask mAP" in validated["summary"]
+    predicted = execute("predict", coco, model=best, conf=0, max_det=3, device="cpu").result
+    assert predicted["images"] == 6 and predicted["objects"] == coco.count("predictions.detections") and predicted["failed"] == []
+    exported = execute("export", coco, model=best, imgsz="64").result
+    assert Path(exported["path"]).is_file() and exported["verified"]
+    with pytest.raises(ExecutionError, match="greater than or equal to 1"):
+        execute("train", coco, epochs=0)
+
+
+def test_the_app_gets_progress_then_the_result(plugin: PluginContext, coco: Any, tmp_path: Path) -> None:
+    operator = next(i for i in plugin.instances if i.name == "convert")
+
+    def messages(**params: Any) -> list[tuple[str, dict[str, Any]]]:
+        request = {"dataset_name": coco.name, "params": params, "spaces": None}
+        stream = operator.execute(ExecutionContext(request_params=request, executor=Executor(), operator_uri=operator.uri))
+        return [(m.body.operator_uri, m.body.params) for m in stream]
+
+    *progress, (last, shown) = messages(out_dir=str(tmp_path / "out"))
+    assert {uri for uri, _ in progress} <= {"set_progress"} and last == "show_output"
+    assert "mean IoU" in shown["results"]["summary"]
+    (_, failed) = messages(out_dir=str(tmp_path / "out"), label_field="nope")[-1]
+    assert "no field 'nope'" in failed["results"]["error"]
+
+
+def test_train_form_offers_to_watch_and_stop_what_runs(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    job = background.BackgroundJob(tmp_path / "train-20260101-000000")
+    monkeypatch.setattr(background, "jobs_of", lambda folder, kind: [job])
+    monkeypatch.setattr(background.BackgroundJob, "status", lambda self: background.Status("running", 0.5, "epoch 3/6"))
+    fields = form(plugin, "train", coco)
+    assert fields["action"]["default"] == f"watch:{job.name}" and "epochs" not in fields
+    assert "epoch 3/6" in str(fields["action"]["view"]["choices"])
+    assert "epochs" in form(plugin, "train", coco, action="new")
+    operator = next(i for i in plugin.instances if i.name == "train")
+    context = ExecutionContext(request_params={"dataset_name": coco.name, "params": {}}, executor=Executor(), operator_uri=operator.uri)
+    with pytest.raises(UserError, match="for the App"):
+        operator.execute(context)
+
+
+def test_requirements_are_the_core_dependencies() -> None:
+    import re
+
+    project = (REPO / "pyproject.toml").read_text()
+    block = re.search(r"^dependencies = \[(.*?)^\]", project, re.M | re.S)
+    assert block is not None
+    wanted = re.findall(r'^\s*"([^"]+)"', block[1], re.M)
+    lines = (REPO / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == wanted
