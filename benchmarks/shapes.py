@@ -1,6 +1,6 @@
 """Training from scratch on `shapes` (40 epochs, 192 px, batch 8), scored beside the peer's checkpoint by the same code. Prints JSON.
 
-    uv run python benchmarks/shapes.py [seed ...]
+uv run python benchmarks/shapes.py [seed ...]
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .engine.metrics import Metrics
 
 
+TASKS = ("segment", "detect", "classify", "pose", "obb")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exits with 0, 1 for an error of the user (one message on stderr), 130 when interrupted."""
     try:
@@ -24,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"yoloseg: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("yoloseg: interrupted; a training goes on with: yoloseg train resume=true model=<run folder>/weights/last.pt", file=sys.stderr)
+        print(
+            "yoloseg: interrupted; a training goes on with: yoloseg train resume=true model=<run folder>/weights/last.pt", file=sys.stderr
+        )
         sys.exit(130)
 
 
@@ -53,6 +58,8 @@ def split(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
             values[key.lstrip("-")] = None if value.lower() in ("none", "null", "") else value
         elif argument in ("-h", "--help"):
             values["help"] = "true"
+        elif command is None and argument in TASKS:  # as in `yolo segment train`
+            values.setdefault("task", argument)
         elif command is None and not argument.startswith("-"):
             command = argument
         else:
@@ -68,7 +75,9 @@ def split(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
         raise SettingsError(f"which command? One of {', '.join(COMMANDS)}")
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
-        raise SettingsError(f"unknown command {command!r}" + (f": did you mean {near[0]!r}?" if near else f": use one of {', '.join(COMMANDS)}"))
+        raise SettingsError(
+            f"unknown command {command!r}" + (f": did you mean {near[0]!r}?" if near else f": use one of {', '.join(COMMANDS)}")
+        )
     return command, values
 
 
@@ -81,7 +90,10 @@ def usage(command: str | None = None) -> str:
                 "",
                 "  yoloseg <command> key=value ...      or   yoloseg task=segment mode=<command> key=value ...",
                 "",
-                *(f"  {name:9} {(model.__doc__ or '').strip().splitlines()[0].split(': ', 1)[-1]}" for name, (model, _) in COMMANDS.items()),
+                *(
+                    f"  {name:9} {(model.__doc__ or '').strip().splitlines()[0].split(': ', 1)[-1]}"
+                    for name, (model, _) in COMMANDS.items()
+                ),
                 "",
                 "  yoloseg help <command> lists its settings.",
             ]

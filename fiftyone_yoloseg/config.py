@@ -47,13 +47,20 @@ SquareSize = Annotated[int, BeforeValidator(_square_size)]
 
 
 def _integers(value: Any) -> Any:
-    """"0,2" or one number, as typed on the command line."""
+    """ "0,2" or one number, as typed on the command line."""
     if isinstance(value, str):
         return [v.strip() for v in value.strip("[]() ").split(",") if v.strip()]
     return [value] if isinstance(value, int) else value
 
 
 Integers = Annotated[tuple[int, ...], BeforeValidator(_integers)]
+
+
+def _digits(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+MaskRatio = Annotated[Literal[1, 2, 4], BeforeValidator(_digits)]
 
 
 class Settings(BaseModel):
@@ -63,6 +70,8 @@ class Settings(BaseModel):
 
 
 class DeviceSettings(Settings):
+    """Whatever computes."""
+
     device: str | None = Field(None, description="cpu, cuda, cuda:1 or a GPU number; the first GPU if there is one, else the CPU")
 
     @model_validator(mode="before")
@@ -107,7 +116,9 @@ class ValSettings(DecodeSettings):
 class TrainSettings(DeviceSettings):
     """Training. The defaults are the YOLOv8-seg recipe."""
 
-    data: Path | None = Field(None, description="dataset.yaml with path, train, val and names; or a COCO folder with annotations/instances_*.json")
+    data: Path | None = Field(
+        None, description="dataset.yaml with path, train, val and names; or a COCO folder with annotations/instances_*.json"
+    )
     epochs: int = Field(100, ge=1, description="passes over the training images")
     imgsz: SquareSize = Field(640, description="training image size in pixels, a multiple of 32")
     batch: int = Field(16, ge=1, description="images per step")
@@ -125,7 +136,9 @@ class TrainSettings(DeviceSettings):
     freeze: Count = Field(0, le=22, description="keep the first n layers as they are")
     single_cls: bool = Field(False, description="treat all classes as one")
 
-    optimizer: Literal["auto", "SGD", "Adam", "AdamW"] = Field("auto", description="auto: AdamW for short runs, SGD for long ones, with matching lr0 and momentum")
+    optimizer: Literal["auto", "SGD", "Adam", "AdamW"] = Field(
+        "auto", description="auto: AdamW for short runs, SGD for long ones, with matching lr0 and momentum"
+    )
     lr0: Annotated[float, Field(gt=0)] = Field(0.01, description="initial learning rate (auto sets its own)")
     lrf: Annotated[float, Field(gt=0, le=1)] = Field(0.01, description="final learning rate as a share of lr0")
     cos_lr: bool = Field(False, description="cosine instead of linear decay")
@@ -134,13 +147,19 @@ class TrainSettings(DeviceSettings):
     warmup_epochs: NonNegative = Field(3.0, description="epochs of linear warm-up, at least 100 steps")
     warmup_momentum: Unit = Field(0.8, description="momentum at the start of the warm-up")
     warmup_bias_lr: NonNegative = Field(0.1, description="learning rate of biases at the start of the warm-up (auto: 0)")
-    nbs: int | None = Field(None, ge=1, description="nominal batch size: gradients of smaller batches are accumulated up to it; 64, or with optimizer=auto in a short run the batch itself")
+    nbs: int | None = Field(
+        None,
+        ge=1,
+        description="nominal batch size: gradients of smaller batches are accumulated up to it; 64, or with optimizer=auto in a short run the batch itself",
+    )
 
     box: NonNegative = Field(7.5, description="gain of the box and mask losses")
     cls: NonNegative = Field(0.5, description="gain of the class loss")
     dfl: NonNegative = Field(1.5, description="gain of the distribution focal loss")
-    overlap_mask: bool = Field(False, description="where objects overlap, give the pixel to the smaller one only; false: every object keeps its whole mask")
-    mask_ratio: Literal[1, 2, 4] = Field(4, description="mask targets are this much smaller than the image")
+    overlap_mask: bool = Field(
+        False, description="where objects overlap, give the pixel to the smaller one only; false: every object keeps its whole mask"
+    )
+    mask_ratio: MaskRatio = Field(4, description="mask targets are this much smaller than the image")
 
     hsv_h: Unit = Field(0.015, description="hue jitter")
     hsv_s: Unit = Field(0.7, description="saturation jitter")
@@ -169,7 +188,9 @@ class ExportSettings(DeviceSettings):
     simplify: bool = Field(True, description="simplify the graph with onnxslim where it is installed")
     half: bool = Field(False, description="weights and computation in half precision")
     output: Path | None = Field(None, description="where to write the artifact; beside the checkpoint if not given")
-    tolerance: Annotated[float, Field(gt=0)] = Field(1e-3, description="largest accepted difference from torch in probabilities and coefficients; boxes: 100 times this, in pixels")
+    tolerance: Annotated[float, Field(gt=0)] = Field(
+        1e-3, description="largest accepted difference from torch in probabilities and coefficients; boxes: 100 times this, in pixels"
+    )
 
 
 class TrainCommand(TrainSettings):
@@ -223,7 +244,9 @@ class DemoSettings(TrainSettings):
     """`yoloseg demo`: the whole loop on a small dataset, every training setting can be given"""
 
     out: Path = Field(Path("yoloseg-demo"), description="folder for everything that the demo writes")
-    data: Path | None = Field(None, description="a COCO folder: annotations/instances_*.json beside the image folders; synthetic shapes if not given")
+    data: Path | None = Field(
+        None, description="a COCO folder: annotations/instances_*.json beside the image folders; synthetic shapes if not given"
+    )
     model: str = Field("yolov8n-seg.yaml", description="network or checkpoint to start from")
     dataset: str = Field("yoloseg-demo", min_length=1, description="name of the FiftyOne dataset")
     epochs: int = Field(30, ge=1, description="passes over the training images")

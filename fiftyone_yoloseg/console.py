@@ -19,7 +19,9 @@ console = Console(stderr=True)
 def show_log() -> None:
     """Let our log lines through to the terminal, unless the application has set up logging of its own."""
     if not log.handlers and not logging.getLogger().handlers:
-        log.addHandler(RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S", omit_repeated_times=False))
+        log.addHandler(
+            RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S", omit_repeated_times=False)
+        )
         log.setLevel(logging.INFO)
 
 
@@ -27,7 +29,15 @@ def show_log() -> None:
 def progress_bar(title: str) -> Iterator[ProgressFn]:
     """A bar for one piece of long work. Without a terminal only the log lines are shown."""
     show_log()
-    columns = (TextColumn("{task.fields[title]}"), BarColumn(20), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn("{task.fields[title]}"),
+        BarColumn(20),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=1.0, title=title)
 

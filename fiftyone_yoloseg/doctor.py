@@ -10,7 +10,19 @@ from typing import Any
 
 from . import __version__
 
-PACKAGES = ("fiftyone", "torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "onnx", "onnxruntime", "onnxscript", "onnxslim", "pydantic")
+PACKAGES = (
+    "fiftyone",
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-python-headless",
+    "pycocotools",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "onnxslim",
+    "pydantic",
+)
 
 
 def report() -> dict[str, Any]:

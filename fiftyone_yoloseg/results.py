@@ -77,7 +77,13 @@ class Results:
     """
 
     def __init__(
-        self, image: npt.NDArray[np.uint8], instances: Instances, names: Names, path: str, frame: int | None = None, speed: dict[str, float] | None = None
+        self,
+        image: npt.NDArray[np.uint8],
+        instances: Instances,
+        names: Names,
+        path: str,
+        frame: int | None = None,
+        speed: dict[str, float] | None = None,
     ) -> None:
         self._rgb, self.instances, self.names, self.path, self.frame = image, instances, names, path, frame
         self.orig_shape = (instances.height, instances.width)
@@ -143,7 +149,9 @@ class Results:
         ):
             x1, y1, x2, y2 = box
             segmentation = {"size": list(self.orig_shape), "counts": rle["counts"].decode("ascii")}
-            found.append({"image_id": image_id, "category_id": cls, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score, "segmentation": segmentation})
+            found.append(
+                {"image_id": image_id, "category_id": cls, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score, "segmentation": segmentation}
+            )
         return found
 
     def to_fiftyone(self) -> fo.Detections:

@@ -45,7 +45,7 @@ def lively_checkpoint() -> Checkpoint:
             tower[2].weight.mul_(6)
         for _ in range(8):
             net(torch.rand(2, 3, 96, 96))
-    return Checkpoint(net.eval(), {0: "disc", 1: "it's a \"square\"", 2: "star"}, imgsz=96)
+    return Checkpoint(net.eval(), {0: "disc", 1: 'it\'s a "square"', 2: "star"}, imgsz=96)
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +81,40 @@ def coco(fiftyone_db: Any, test_data: Path) -> Iterator[Any]:
         )
     yield dataset
     dataset.delete()
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory, lively_checkpoint: Checkpoint) -> Path:
+    """The dataset.yaml of six training and three validation images with squares of the classes of `lively_checkpoint`."""
+    import cv2
+    import numpy as np
+
+    from fiftyone_yoloseg.data.dataset_yaml import write_dataset_yaml
+
+    root = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 256, (60 + 10 * (i % 3), 90, 3), dtype=np.uint8)
+            rows = []
+            for cls in range(1 + i % 3):
+                x, y, side = rng.uniform(0.05, 0.5, 3)
+                rows.append(f"{cls} {x} {y} {x + side} {y} {x + side} {y + side} {x} {y + side}")
+            cv2.imwrite(str(root / "images" / split / f"{i}.png"), image)
+            (root / "labels" / split / f"{i}.txt").write_text("\n".join(rows) + "\n")
+    write_dataset_yaml(root / "dataset.yaml", lively_checkpoint.names, {"train": "images/train", "val": "images/val"})
+    return root / "dataset.yaml"
+
+
+@pytest.fixture(scope="session")
+def lively_file(tmp_path_factory: pytest.TempPathFactory, lively_checkpoint: Checkpoint) -> Path:
+    """`lively_checkpoint` as best.pt."""
+    from fiftyone_yoloseg.engine.checkpoint import save_checkpoint
+
+    path = tmp_path_factory.mktemp("lively") / "best.pt"
+    save_checkpoint(
+        path, lively_checkpoint.net, names=lively_checkpoint.names, imgsz=lively_checkpoint.imgsz, train_args={}, origin="a test"
+    )
+    return path

@@ -59,7 +59,9 @@ class BackgroundJob:
             if self._alive():
                 progress = _read(self.folder / "progress.json") or {}
                 return Status("running", progress.get("share", 0.0), progress.get("label", "starting"))
-        return Status("failed", 1.0, "failed", error=f"the process of job {self.name} has ended without a result; its log: {self._log_tail()}")
+        return Status(
+            "failed", 1.0, "failed", error=f"the process of job {self.name} has ended without a result; its log: {self._log_tail()}"
+        )
 
     def stop(self) -> None:
         """Ask the job to stop after its current step."""
@@ -111,7 +113,9 @@ def jobs_of(jobs_dir: Path, job: str) -> list[BackgroundJob]:
     """All jobs of one kind, newest first."""
     if not jobs_dir.is_dir():
         return []
-    return [BackgroundJob(f) for f in sorted(jobs_dir.iterdir(), reverse=True) if re.match(rf"{job}-\d", f.name) and (f / "spec.json").exists()]
+    return [
+        BackgroundJob(f) for f in sorted(jobs_dir.iterdir(), reverse=True) if re.match(rf"{job}-\d", f.name) and (f / "spec.json").exists()
+    ]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

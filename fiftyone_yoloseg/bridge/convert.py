@@ -166,9 +166,7 @@ def _write_labels(record: ImageRecord, path: Path, nc: int, report: ConversionRe
         report.with_holes += holes > 0
     write_label_file(path, rows.values(), height, width)
     back = read_label_file(path, height, width, nc, strict=True).records
-    return [
-        (float(masks.iou([a.mask], [b.mask])[0, 0]), sample, a.source_id or "") for a, b in zip(rows.values(), back, strict=True)
-    ]
+    return [(float(masks.iou([a.mask], [b.mask])[0, 0]), sample, a.source_id or "") for a, b in zip(rows.values(), back, strict=True)]
 
 
 def count_parts(mask: CropMask) -> tuple[int, int]:

@@ -61,7 +61,11 @@ def known_models(dataset: Any) -> list[KnownModel]:
         if Path(facts["best"]).is_file():
             score = (facts.get("metrics") or {}).get("metrics/mAP50-95(M)")
             rating = f", mask mAP {score:.3f}" if isinstance(score, float) and score == score else ""
-            found.append(KnownModel(facts["best"], f"{facts['about']} ({facts['time'][:16].replace('T', ' ')}, {len(facts['classes'])} classes{rating})"))
+            found.append(
+                KnownModel(
+                    facts["best"], f"{facts['about']} ({facts['time'][:16].replace('T', ' ')}, {len(facts['classes'])} classes{rating})"
+                )
+            )
     return found
 
 

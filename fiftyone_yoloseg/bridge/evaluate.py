@@ -27,13 +27,16 @@ def evaluate(view: Any, pred_field: str, gt_field: str = "ground_truth", eval_ke
     if eval_key is not None and not eval_key.isidentifier():
         raise UserError(f"eval_key={eval_key!r}: use letters, digits and underscores, and begin with a letter")
     return view.evaluate_detections(
-        pred_field, gt_field=gt_field, eval_key=eval_key, **{"method": "coco", "use_masks": True, "compute_mAP": True, "progress": False, **settings}
+        pred_field,
+        gt_field=gt_field,
+        eval_key=eval_key,
+        **{"method": "coco", "use_masks": True, "compute_mAP": True, "progress": False, **settings},
     )
 
 
 def _check_masks(view: Any, name: str) -> None:
     """One label without a mask would end FiftyOne's evaluation in the middle."""
-    bare = view.filter_labels(name, (F("mask") == None) & (F("mask_path") == None))  # noqa: E711
+    bare = view.filter_labels(name, (F("mask") == None) & (F("mask_path") == None))
     found, samples = bare.aggregate([fo.Count(f"{name}.detections"), fo.Values("id")])
     if found:
         shown = ", ".join(samples[:5]) + (", ..." if len(samples) > 5 else "")

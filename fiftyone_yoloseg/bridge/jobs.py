@@ -79,7 +79,12 @@ def validate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
 
     metrics, read = validate_records(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
     classes: list[dict[str, Any]] = [
-        {"name": name, "objects": int(metrics.objects_per_class[i]), "box_map": float(metrics.box.maps[i]), "mask_map": float(metrics.seg.maps[i])}
+        {
+            "name": name,
+            "objects": int(metrics.objects_per_class[i]),
+            "box_map": float(metrics.box.maps[i]),
+            "mask_map": float(metrics.seg.maps[i]),
+        }
         for i, name in metrics.names.items()
         if metrics.objects_per_class[i]
     ]
@@ -87,7 +92,9 @@ def validate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
     table += [f"| {c['name']} | {c['objects']} | {_number(c['box_map'])} | {_number(c['mask_map'])} |" for c in classes]
     lines = [f"**{_count(metrics.images, 'image')}, {_count(metrics.objects, 'object')}**", _scores(metrics.results_dict)]
     summary = _markdown(lines) + "\n\n" + "\n".join(table) + _listing([str(p) for p in [*read.skipped, *read.dropped]], "left out")
-    return _json({"summary": summary, "images": metrics.images, "metrics": metrics.results_dict, "classes": classes, "speed": metrics.speed})
+    return _json(
+        {"summary": summary, "images": metrics.images, "metrics": metrics.results_dict, "classes": classes, "speed": metrics.speed}
+    )
 
 
 def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:

@@ -68,7 +68,13 @@ def predict(
     if dataset.get_field(label_field) is None:
         dataset.add_sample_field(label_field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     runs.remember(
-        view, "predict", label_field, model=source.path, sha256=source.sha256, settings=wanted.model_dump(mode="json"), classes=list(backend.info.names.values())
+        view,
+        "predict",
+        label_field,
+        model=source.path,
+        sha256=source.sha256,
+        settings=wanted.model_dump(mode="json"),
+        classes=list(backend.info.names.values()),
     )
 
     report = PredictReport(label_field)

@@ -57,7 +57,9 @@ def check_writable(view: Any, field: str, overwrite: bool) -> None:
         raise UserError(f"field '{field}' of '{dataset.name}' exists and does not hold Detections: give another label_field")
     ours = any(facts["about"] == field for facts in recall(view, "predict"))
     if not ours and not overwrite and dataset.count(f"{field}.detections"):
-        raise UserError(f"field '{field}' of '{dataset.name}' has labels that this tool did not write: give another label_field, or overwrite=True")
+        raise UserError(
+            f"field '{field}' of '{dataset.name}' has labels that this tool did not write: give another label_field, or overwrite=True"
+        )
 
 
 def _now() -> str:

@@ -72,13 +72,17 @@ def check_view(view: Any) -> None:
         raise DataError(f"expected a FiftyOne dataset or view, not {type(view).__name__}")
     if view.media_type == fom.GROUP:
         slices = ", ".join(view.group_slices or [])
-        raise DataError(f"'{view.name}' has grouped samples (slices: {slices}): choose one, e.g. view.select_group_slices('{view.default_group_slice}')")
+        raise DataError(
+            f"'{view.name}' has grouped samples (slices: {slices}): choose one, e.g. view.select_group_slices('{view.default_group_slice}')"
+        )
     if view._is_patches:
         raise DataError(f"'{view.name}' is a patches view: use the view of samples that it was made from")
     if not len(view):
         raise DataError(f"the view of '{view._dataset.name}' is empty: there is no sample to work on")
     if view.media_type != fom.IMAGE:
-        raise DataError(f"'{view.name}' holds {view.media_type} samples: only images can be used (for videos: view.to_frames(sample_frames=True))")
+        raise DataError(
+            f"'{view.name}' holds {view.media_type} samples: only images can be used (for videos: view.to_frames(sample_frames=True))"
+        )
 
 
 def label_fields(view: Any) -> list[LabelField]:
@@ -87,7 +91,9 @@ def label_fields(view: Any) -> list[LabelField]:
     counts = []
     for name, kind in found:
         path = f"{name}.{kind}"
-        is_mask = fo.ViewField("filled") == True if kind == "polylines" else (fo.ViewField("mask") != None) | (fo.ViewField("mask_path") != None)  # noqa: E711,E712
+        is_mask = (
+            fo.ViewField("filled") == True if kind == "polylines" else (fo.ViewField("mask") != None) | (fo.ViewField("mask_path") != None)
+        )
         counts += [fo.Count(path), fo.Count(fo.ViewField(path).filter(is_mask), _unwind=True)]
     values = view.aggregate(counts) if counts else []
     fields = [LabelField(name, kind, int(values[2 * i]), int(values[2 * i + 1])) for i, (name, kind) in enumerate(found)]
@@ -104,7 +110,9 @@ def label_path(view: Any, label_field: str) -> str:
         if label_field not in schema:
             raise DataError(f"'{view._dataset.name}' has no field '{label_field}'; {hint}")
         kind = document.__name__ if document else type(schema[label_field]).__name__
-        raise DataError(f"field '{label_field}' of '{view._dataset.name}' is {kind}: need Detections with masks or filled Polylines; {hint}")
+        raise DataError(
+            f"field '{label_field}' of '{view._dataset.name}' is {kind}: need Detections with masks or filled Polylines; {hint}"
+        )
     return f"{label_field}.{_LISTS[document]}"
 
 

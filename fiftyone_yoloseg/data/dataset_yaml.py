@@ -132,7 +132,9 @@ def _one_entry(path: Path, root: Path) -> list[Path]:
     return [path.parent / line[2:] if line.startswith("./") else root / line for line in lines if line and not line.startswith("#")]
 
 
-def write_dataset_yaml(path: Path | str, names: Names, splits: Mapping[str, str | Path | Sequence[str | Path]], *, root: Path | str | None = None) -> None:
+def write_dataset_yaml(
+    path: Path | str, names: Names, splits: Mapping[str, str | Path | Sequence[str | Path]], *, root: Path | str | None = None
+) -> None:
     """Write a dataset.yaml, whole or not at all. splits: split -> folder, list file or several, relative to root.
 
     root: None leaves `path` out, so that the dataset is where its yaml is and can be moved.

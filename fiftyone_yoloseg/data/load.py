@@ -35,6 +35,7 @@ def load_data(path: Path, splits: Sequence[str], progress: ProgressFn | None = N
 def one_class(data: SegmentationData) -> SegmentationData:
     """The same objects, all of one class: what `single_cls` asks for."""
     merged = {
-        split: [replace(image, instances=tuple(replace(r, cls=0) for r in image.instances)) for image in images] for split, images in data.splits.items()
+        split: [replace(image, instances=tuple(replace(r, cls=0) for r in image.instances)) for image in images]
+        for split, images in data.splits.items()
     }
     return SegmentationData({0: "object"}, merged, data.origin)

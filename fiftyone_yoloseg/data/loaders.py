@@ -27,7 +27,6 @@ from .images import read_image
 from .store import ImageStore
 from .warp import shift, stretch
 
-
 WORTH_WORKERS = 500
 """Images below which a validation has decoded them before a loader process has started."""
 
@@ -107,7 +106,12 @@ class _Loader(DataLoader[Any]):
             context = multiprocessing.get_context(method)
             if method == "forkserver":
                 context.set_forkserver_preload([__name__])  # imports torch once, not once a worker
-            processes = {"multiprocessing_context": context, "persistent_workers": True, "worker_init_fn": _one_thread, "prefetch_factor": 4}
+            processes = {
+                "multiprocessing_context": context,
+                "persistent_workers": True,
+                "worker_init_fn": _one_thread,
+                "prefetch_factor": 4,
+            }
         super().__init__(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_fn, pin_memory=pin, **processes)
 
     def __iter__(self) -> Any:
@@ -121,7 +125,9 @@ class _Loader(DataLoader[Any]):
             main.__dict__.update(hidden)
 
 
-def train_loader(records: Sequence[ImageRecord], settings: TrainSettings, *, workers: int = 0, cache_bytes: int = 0, pin: bool = False) -> tuple[DataLoader[Any], EpochSampler]:
+def train_loader(
+    records: Sequence[ImageRecord], settings: TrainSettings, *, workers: int = 0, cache_bytes: int = 0, pin: bool = False
+) -> tuple[DataLoader[Any], EpochSampler]:
     """The loader of training batches, and the sampler whose `epoch` the trainer sets."""
     sampler = EpochSampler(len(records), settings.batch, settings.seed)
     workers = min(workers, len(sampler))

@@ -38,9 +38,7 @@ class _RowError(ValueError):
     """What is wrong with one row."""
 
 
-def read_label_file(
-    path: Path | str, height: int, width: int, nc: int, *, confidences: bool = False, strict: bool = False
-) -> LabelFile:
+def read_label_file(path: Path | str, height: int, width: int, nc: int, *, confidences: bool = False, strict: bool = False) -> LabelFile:
     """Objects of one image of (height, width) pixels with classes 0..nc-1. A missing or empty file is a background image.
 
     Bad rows are left out and reported in `problems`; with `strict` the first one raises DataError.

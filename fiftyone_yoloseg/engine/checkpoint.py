@@ -59,7 +59,9 @@ def new_checkpoint(name: str = "yolov8n-seg.yaml", names: Names | None = None) -
     """An untrained network: yolov8{n,s,m,l,x}-seg.yaml. Without names it has the 80 places of COCO."""
     match = NEW_MODEL.fullmatch(name)
     if not match:
-        raise CheckpointError(f"{name!r} is no model that we know: use yolov8{{{','.join(SCALES)}}}-seg.yaml for a new one, or a path to a .pt file")
+        raise CheckpointError(
+            f"{name!r} is no model that we know: use yolov8{{{','.join(SCALES)}}}-seg.yaml for a new one, or a path to a .pt file"
+        )
     names = names or {i: f"class{i}" for i in range(80)}
     return Checkpoint(YOLOv8Seg(len(names), match[1]).eval(), dict(names))
 
@@ -77,7 +79,9 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, complete or not at all. Weights are stored in float32 while training goes on, else in float16."""
     half = train is None
-    state = {k: v.detach().cpu().half() if half and v.is_floating_point() else v.detach().cpu().clone() for k, v in net.state_dict().items()}
+    state = {
+        k: v.detach().cpu().half() if half and v.is_floating_point() else v.detach().cpu().clone() for k, v in net.state_dict().items()
+    }
     content = {
         "format": OUR_FORMAT,
         "format_version": FORMAT_VERSION,
@@ -120,9 +124,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         return Checkpoint(net.eval(), foreign.names, foreign.imgsz or 640, foreign.train_args, path, origin)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or hostile file; none of them is a defect of ours
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged or hostile file; none of them is a defect of ours
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}). It may be truncated, or hold something other than tensors and plain values, which we refuse to load") from None
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({reason}). It may be truncated, or hold something other than tensors and plain values, which we refuse to load"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != OUR_FORMAT:
         raise CheckpointError(f"{path}: a torch file, but not a YOLOv8-seg checkpoint")
     version = _entry(content, "format_version", int, path)
@@ -149,7 +155,9 @@ def _entry(content: Mapping[str, Any], key: str, kind: type[T], path: Path) -> T
     """An entry of one of our files. Raises CheckpointError if it is missing or of another kind."""
     value = content.get(key)
     if not isinstance(value, kind):
-        raise CheckpointError(f"{path}: damaged checkpoint, {key!r} is " + ("missing" if key not in content else f"a {type(value).__name__}"))
+        raise CheckpointError(
+            f"{path}: damaged checkpoint, {key!r} is " + ("missing" if key not in content else f"a {type(value).__name__}")
+        )
     return value
 
 
@@ -157,7 +165,9 @@ def _load_state(net: YOLOv8Seg, state: Mapping[str, Tensor], path: Path) -> None
     own = net.state_dict()
     wrong = [k for k in own if not isinstance(state.get(k), Tensor) or state[k].shape != own[k].shape] + [k for k in state if k not in own]
     if wrong:
-        raise CheckpointError(f"{path}: weights do not fit a YOLOv8{net.size}-seg network: {len(wrong)} tensors differ, the first is {wrong[0]!r}")
+        raise CheckpointError(
+            f"{path}: weights do not fit a YOLOv8{net.size}-seg network: {len(wrong)} tensors differ, the first is {wrong[0]!r}"
+        )
     net.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
 
 

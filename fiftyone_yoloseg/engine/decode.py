@@ -50,9 +50,7 @@ def decode(
     return result
 
 
-def _nms(
-    pred: Tensor, conf: float, iou: float, max_det: int, classes: Sequence[int] | None, agnostic: bool, multi_label: bool
-) -> Tensor:
+def _nms(pred: Tensor, conf: float, iou: float, max_det: int, classes: Sequence[int] | None, agnostic: bool, multi_label: bool) -> Tensor:
     """(4 + nc + 32, A) -> (N, 6 + 32): x1 y1 x2 y2 in input pixels, confidence, class, coefficients; by falling confidence."""
     scores = pred[4:-MASKS]
     if classes is not None:

@@ -40,8 +40,21 @@ _LAYERS = (
     "Conv", "Conv", "C2f", "Conv", "C2f", "Conv", "C2f", "Conv", "C2f", "SPPF", "Upsample", "Concat", "C2f", "Upsample", "Concat",
     "C2f", "Conv", "Concat", "C2f", "Conv", "Concat", "C2f", "Segment",
 )  # fmt: skip
-_TASKS = {"Detect": "detection", "Pose": "pose", "Classify": "classification", "OBB": "oriented boxes", "WorldDetect": "open-vocabulary detection"}
-_OTHER_ARCHITECTURES = {"C3": "YOLOv5", "C3k2": "YOLO11 or later", "C2PSA": "YOLO11 or later", "RepNCSPELAN4": "YOLOv9", "ELAN1": "YOLOv9", "C2fCIB": "YOLOv10"}
+_TASKS = {
+    "Detect": "detection",
+    "Pose": "pose",
+    "Classify": "classification",
+    "OBB": "oriented boxes",
+    "WorldDetect": "open-vocabulary detection",
+}
+_OTHER_ARCHITECTURES = {
+    "C3": "YOLOv5",
+    "C3k2": "YOLO11 or later",
+    "C2PSA": "YOLO11 or later",
+    "RepNCSPELAN4": "YOLOv9",
+    "ELAN1": "YOLOv9",
+    "C2fCIB": "YOLOv10",
+}
 _CONV_ATTRIBUTES = ("stride", "padding", "dilation", "groups")
 
 
@@ -159,7 +172,14 @@ def _read_entry(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     try:
         with archive.open(info) as file:
             data = file.read(limit + 1)
-    except (RuntimeError, NotImplementedError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:  # encrypted, unknown compression, reading fails
+    except (
+        RuntimeError,
+        NotImplementedError,
+        OSError,
+        ValueError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:  # encrypted, unknown compression, reading fails
         raise CheckpointError(f"its entry {name} cannot be read ({error})") from None
     if len(data) != info.file_size:
         raise zipfile.BadZipFile(f"{name} is cut off")
@@ -178,7 +198,11 @@ def _read_tensor(archive: zipfile.ZipFile, folder: str, ref: TensorRef) -> Tenso
     if len(data) != size:
         raise CheckpointError(f"its entry {name} has {len(data):,} bytes where {size:,} are declared")
     flat = torch.frombuffer(bytearray(data), dtype=storage.dtype)
-    return flat.as_strided(ref.shape, ref.stride, ref.offset).to(torch.float32 if storage.dtype.is_floating_point else torch.int64).clone(memory_format=torch.contiguous_format)
+    return (
+        flat.as_strided(ref.shape, ref.stride, ref.offset)
+        .to(torch.float32 if storage.dtype.is_floating_point else torch.int64)
+        .clone(memory_format=torch.contiguous_format)
+    )
 
 
 # The network ---------------------------------------------------------------------------------------------------------
@@ -197,7 +221,9 @@ def _convert(top: Any, archive: zipfile.ZipFile, folder: str) -> ForeignCheckpoi
     state = {key: _read_tensor(archive, folder, refs[key]) for key in expected.state_dict()}
     broken = [key for key, value in state.items() if not value.isfinite().all()]
     if broken:
-        raise CheckpointError(f"{len(broken)} of its tensors hold values that are not finite, the first is {broken[0]}: the training diverged")
+        raise CheckpointError(
+            f"{len(broken)} of its tensors hold values that are not finite, the first is {broken[0]}: the training diverged"
+        )
     train_args = _plain(_attributes(top.get("train_args")) or _attributes(root.state.get("args")))
     return ForeignCheckpoint(
         state=state,
@@ -222,7 +248,9 @@ def _network(top: Any) -> Record:
             return network
     if any(isinstance(value, TensorRef) for value in top.values()) or any(isinstance(top.get(k), dict) for k in ("model", "state_dict")):
         raise CheckpointError("it holds bare weights without a model, so class names and task are unknown; use the full checkpoint")
-    raise CheckpointError(f"not a YOLOv8-seg checkpoint: no model in it (it has {', '.join(str(key)[:40] for key in list(top)[:8]) or 'nothing'})")
+    raise CheckpointError(
+        f"not a YOLOv8-seg checkpoint: no model in it (it has {', '.join(str(key)[:40] for key in list(top)[:8]) or 'nothing'})"
+    )
 
 
 def _layers(root: Record) -> list[Record]:
@@ -316,7 +344,9 @@ def _compare_entries(refs: dict[str, TensorRef], expected: dict[str, tuple[int, 
     if missing or extra:
         if missing and all(".bn." in key for key in missing):
             raise CheckpointError(f"{what}: its batch norms were folded into the convolutions; use the checkpoint from before that")
-        raise CheckpointError("; ".join([what, *(f"{len(k)} {word} ({_some(k)})" for k, word in ((missing, "missing"), (extra, "not known")) if k)]))
+        raise CheckpointError(
+            "; ".join([what, *(f"{len(k)} {word} ({_some(k)})" for k, word in ((missing, "missing"), (extra, "not known")) if k)])
+        )
     wrong = [f"{key} has shape {refs[key].shape} where {shape} is needed" for key, shape in expected.items() if refs[key].shape != shape]
     if wrong:
         raise CheckpointError(f"{what}: {_some(wrong)}")
@@ -360,7 +390,11 @@ def _some(items: list[str]) -> str:
 def _names(value: Any, nc: int) -> Names:
     """A list, or a dict from index to name."""
     names = dict(enumerate(value)) if isinstance(value, list | tuple) else value
-    if not isinstance(names, dict) or set(names) != set(range(nc)) or not all(isinstance(n, str) or _is_plain_int(n) for n in names.values()):
+    if (
+        not isinstance(names, dict)
+        or set(names) != set(range(nc))
+        or not all(isinstance(n, str) or _is_plain_int(n) for n in names.values())
+    ):
         raise CheckpointError(f"its class names do not fit its {nc} classes")
     return {i: str(names[i]) for i in range(nc)}
 

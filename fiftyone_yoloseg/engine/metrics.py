@@ -89,7 +89,9 @@ class CocoScorer:
             rle = masks.to_coco_rle(label.mask, record.height, record.width)
             area = label.area if label.area is not None else float(masks.area(label.mask))
             self._labels.append(_annotation(len(self._labels) + 1, image, label.cls, label.box, rle, area, iscrowd=int(label.crowd)))
-        for box, score, cls, mask in zip(found.boxes.tolist(), found.confidences.tolist(), found.classes.tolist(), found.masks, strict=True):
+        for box, score, cls, mask in zip(
+            found.boxes.tolist(), found.confidences.tolist(), found.classes.tolist(), found.masks, strict=True
+        ):
             rle = masks.to_coco_rle(mask, record.height, record.width)
             number = len(self._found["bbox"]) + 1
             box_area = (box[2] - box[0]) * (box[3] - box[1])
@@ -165,7 +167,14 @@ def _best_f1(evaluation: COCOeval, nc: int) -> dict[str, Any]:
         precision[k], recall[k] = true / np.maximum(above, 1), true / objects
     if np.isnan(recall).all():
         nothing = float("nan")
-        return {"precision": nothing, "recall": nothing, "f1": nothing, "conf": nothing, "precisions": precision[:, 0], "recalls": recall[:, 0]}
+        return {
+            "precision": nothing,
+            "recall": nothing,
+            "f1": nothing,
+            "conf": nothing,
+            "precisions": precision[:, 0],
+            "recalls": recall[:, 0],
+        }
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-16)
     best = int(np.nanmean(f1, 0).argmax())
     p, r = precision[:, best], recall[:, best]

@@ -55,7 +55,11 @@ def build_optimizer(net: nn.Module, recipe: Recipe, weight_decay: float) -> torc
                 continue
             group = biases if name == "bias" else norms if isinstance(module, nn.BatchNorm2d) else weights
             group.append(parameter)
-    groups = [{"params": biases, "weight_decay": 0.0}, {"params": weights, "weight_decay": weight_decay}, {"params": norms, "weight_decay": 0.0}]
+    groups = [
+        {"params": biases, "weight_decay": 0.0},
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": norms, "weight_decay": 0.0},
+    ]
     if recipe.optimizer == "SGD":
         return torch.optim.SGD(groups, lr=recipe.lr0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
     kind = torch.optim.Adam if recipe.optimizer == "Adam" else torch.optim.AdamW

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import http.client
-import os
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,9 +68,11 @@ def _from_text(source: str, vid_stride: int) -> Iterator[Frame | DataError]:
     if source.startswith(("http://", "https://")):
         yield Frame(_from_url(source), source)
         return
-    path = Path(os.path.expanduser(source))
     try:
+        path = Path(source).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
+    except RuntimeError:  # ~someone who does not exist
+        raise DataError(f"{source}: no such file or folder") from None
     except OSError as error:  # a name that is too long
         raise DataError(f"{source[:200]}: {error.strerror}") from None
     if is_folder:
@@ -104,7 +105,9 @@ def _from_files(files: list[Path]) -> Iterator[Frame | DataError]:
 
 def _from_array(array: np.ndarray) -> Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise DataError(f"an array of shape {array.shape} and type {array.dtype} is not an image: give (H, W, 3) uint8, BGR as from cv2.imread")
+        raise DataError(
+            f"an array of shape {array.shape} and type {array.dtype} is not an image: give (H, W, 3) uint8, BGR as from cv2.imread"
+        )
     if array.ndim == 2 or array.shape[2] == 1:
         return np.ascontiguousarray(np.repeat(array.reshape(*array.shape[:2], 1), 3, 2))
     return np.ascontiguousarray(array[..., 2::-1])

@@ -68,7 +68,9 @@ def train(
         folder = checkpoint.path.absolute().parent.parent
     names, training, validation = _splits(data, settings)
     if settings.resume and list(names.values()) != list(checkpoint.names.values()):
-        raise DataError(f"{data.origin}: its classes are not those of the run in {folder}: start a new run from that checkpoint, without resume")
+        raise DataError(
+            f"{data.origin}: its classes are not those of the run in {folder}: start a new run from that checkpoint, without resume"
+        )
     known = settings.resume or (settings.exist_ok and (settings.project / settings.name).exists())
     if not settings.resume:
         folder = new_run_folder(settings.project, settings.name, settings.exist_ok)
@@ -117,7 +119,9 @@ class Trainer:
         self.origin = checkpoint.origin if checkpoint.trained else "trained from random weights"
         net, left_out = fit_to_classes(checkpoint, names)
         if left_out:
-            log.info("starting from %s for other classes: %d of %d tensors start anew", checkpoint.path, len(left_out), len(net.state_dict()))
+            log.info(
+                "starting from %s for other classes: %d of %d tensors start anew", checkpoint.path, len(left_out), len(net.state_dict())
+            )
         self.net: YOLOv8Seg = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net.requires_grad_(True)
         self.net.head.dfl.requires_grad_(False)
@@ -266,7 +270,9 @@ class Trainer:
 
     def _validate_best(self) -> Metrics:
         best = load_checkpoint(self.best)
-        return validate(TorchBackend(best.net, best.info, self.device), self.validation, self.names, self._val_settings(), loader=self.val_loader)
+        return validate(
+            TorchBackend(best.net, best.info, self.device), self.validation, self.names, self._val_settings(), loader=self.val_loader
+        )
 
     def _val_settings(self) -> ValSettings:
         s = self.settings

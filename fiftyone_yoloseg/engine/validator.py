@@ -72,7 +72,11 @@ def check_names(model: Names, labels: Names) -> None:
     """Raises DataError unless both have the same classes in the same order."""
     if list(model.values()) != list(labels.values()):
         missing = sorted(set(labels.values()) - set(model.values()))
-        detail = f"the model does not know {', '.join(map(repr, missing[:5]))}" if missing else "same names, but in another order or with further ones"
+        detail = (
+            f"the model does not know {', '.join(map(repr, missing[:5]))}"
+            if missing
+            else "same names, but in another order or with further ones"
+        )
         raise DataError(
             f"the classes differ: the model has {len(model)}, the data {len(labels)}; {detail}. "
             "Validate on data with the model's classes, or train on these classes first"

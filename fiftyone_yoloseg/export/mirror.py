@@ -84,7 +84,9 @@ def features(net: YOLOv8Seg, ops: Ops[T], images: T) -> Features[T]:
     head, levels = net.head, (n3, n4, n5)
 
     def towers(name: str, modules: nn.ModuleList) -> list[T]:
-        return [_tower(ops, f"model.22.{name}.{i}", cast(nn.Sequential, m), x) for i, (m, x) in enumerate(zip(modules, levels, strict=True))]
+        return [
+            _tower(ops, f"model.22.{name}.{i}", cast(nn.Sequential, m), x) for i, (m, x) in enumerate(zip(modules, levels, strict=True))
+        ]
 
     proto, name = head.proto, "model.22.proto"
     up = proto.upsample

@@ -23,7 +23,9 @@ class OnnxExporter:
     def check(self, settings: ExportSettings) -> None:
         newest = onnx.defs.onnx_opset_version()
         if settings.opset is not None and not MIN_OPSET <= settings.opset <= newest:
-            raise SettingsError(f"opset={settings.opset}: choose one from {MIN_OPSET} to {newest} (onnx {onnx.__version__} is installed), or leave it out for {DEFAULT_OPSET}")
+            raise SettingsError(
+                f"opset={settings.opset}: choose one from {MIN_OPSET} to {newest} (onnx {onnx.__version__} is installed), or leave it out for {DEFAULT_OPSET}"
+            )
         if importlib.util.find_spec("onnxruntime") is None:
             raise MissingDependencyError("onnxruntime", "comparing the ONNX model with the network", "onnx")
 

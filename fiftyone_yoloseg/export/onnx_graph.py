@@ -119,7 +119,9 @@ def build(
     graph = helper.make_graph(ops.nodes, "yolov8-seg", [values["images"]], [values["output0"], values["output1"]], [*ops.weights.values()])
     imports = [helper.make_opsetid("", opset)]
     # the oldest file version that has this operator set, so that older runtimes can read it
-    model = helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports), producer_name="fiftyone-yoloseg")
+    model = helper.make_model(
+        graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports), producer_name="fiftyone-yoloseg"
+    )
     model.producer_version = metadata.get("version", "")
     helper.set_model_props(model, dict(metadata))
     return model

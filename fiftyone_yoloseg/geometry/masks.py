@@ -107,8 +107,6 @@ def iou(a: Sequence[CropMask], b: Sequence[CropMask]) -> npt.NDArray[np.float64]
             crop_q = crops_b[j]
             if crop_q is None:
                 crop_q = crops_b[j] = crop_bitmap(q)
-            overlap = np.count_nonzero(
-                crop_p[y1 - p.y : y2 - p.y, x1 - p.x : x2 - p.x] & crop_q[y1 - q.y : y2 - q.y, x1 - q.x : x2 - q.x]
-            )
+            overlap = np.count_nonzero(crop_p[y1 - p.y : y2 - p.y, x1 - p.x : x2 - p.x] & crop_q[y1 - q.y : y2 - q.y, x1 - q.x : x2 - q.x])
             result[i, j] = overlap / (area_p + areas_b[j] - overlap)
     return result

@@ -50,7 +50,7 @@ def mask_to_polygon(mask: CropMask, *, tolerance: float = 0.0, outline: Outline 
     if len(points) < 3:  # a single pixel or a straight line of pixels: readers want three points
         last = np.full(3 - len(points), len(points) - 1)
         points, marks = np.concatenate([points, points[last]]), np.concatenate([marks, marks[last]])
-    out: Points = points.astype(np.float64) + [mask.x, mask.y]
+    out: Points = points.astype(np.float64) + np.array([mask.x, mask.y])
     if outline == "pixel":
         out[:, 0] += OFFSET + MARK * marks
         out[:, 1] += OFFSET
@@ -188,7 +188,12 @@ def _join(rings: list[Ring], bridges: npt.NDArray[np.int64], *, thin: bool) -> t
 
 
 def _piece(
-    ring: Ring, index: npt.NDArray[np.int64], keep: npt.NDArray[np.bool_], mark: int, pieces: list[Ring], marks: list[npt.NDArray[np.float64]]
+    ring: Ring,
+    index: npt.NDArray[np.int64],
+    keep: npt.NDArray[np.bool_],
+    mark: int,
+    pieces: list[Ring],
+    marks: list[npt.NDArray[np.float64]],
 ) -> None:
     """Append a stretch of a ring whose last vertex has the mark. Its ends stay, because bridges start there."""
     use = keep[index]

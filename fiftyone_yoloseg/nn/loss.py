@@ -42,9 +42,7 @@ class SegmentationLoss:
     def __call__(self, out: HeadOutput, batch: Batch) -> Losses:
         out = HeadOutput(*(t.float() for t in out))
         with torch.no_grad():
-            positives = assign(
-                out.scores.sigmoid(), self.head.boxes(out), out.anchors, batch.image_index, batch.classes, batch.boxes
-            )
+            positives = assign(out.scores.sigmoid(), self.head.boxes(out), out.anchors, batch.image_index, batch.classes, batch.boxes)
         image, anchor, gt, weight = positives
         target = torch.zeros_like(out.scores)
         target[image, batch.classes[gt], anchor] = weight

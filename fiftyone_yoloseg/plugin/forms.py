@@ -19,7 +19,10 @@ from ..config import Settings, problems
 from ..errors import UserError
 
 Check = Callable[[Any], None]
-NEW_MODELS = {f"yolov8{size}-seg.yaml": f"New YOLOv8{size}-seg, {what}" for size, what in zip("nsmlx", ("smallest and fastest", "small", "medium", "large", "largest"), strict=True)}
+NEW_MODELS = {
+    f"yolov8{size}-seg.yaml": f"New YOLOv8{size}-seg, {what}"
+    for size, what in zip("nsmlx", ("smallest and fastest", "small", "medium", "large", "largest"), strict=True)
+}
 A_FILE = "file"
 _SYSTEM = {"view_target", "custom_view_target", "target", "advanced"}
 _CACHE_SECONDS = 15.0
@@ -47,7 +50,9 @@ class Form:
     def note(self, name: str, label: str, description: str | None = None) -> None:
         self.inputs.view(name, types.Notice(label=label, description=description))
 
-    def text(self, name: str, label: str, description: str, default: str | None = None, check: Check | None = None, required: bool = False) -> Any:
+    def text(
+        self, name: str, label: str, description: str, default: str | None = None, check: Check | None = None, required: bool = False
+    ) -> Any:
         value = self.get(name, default)
         problem = self._problem(name, value, check, required)
         self.inputs.str(name, label=label, description=description, default=default, required=required and default is None, **problem)
@@ -66,7 +71,14 @@ class Form:
         return value
 
     def choice(
-        self, name: str, label: str, description: str, choices: dict[str, str], default: str | None, check: Check | None = None, radio: bool = False
+        self,
+        name: str,
+        label: str,
+        description: str,
+        choices: dict[str, str],
+        default: str | None,
+        check: Check | None = None,
+        radio: bool = False,
     ) -> Any:
         """choices: value -> label. A value outside of them, as a script may give, is offered too; `check` judges it."""
         value = self.get(name, default)
@@ -79,7 +91,9 @@ class Form:
         view = types.RadioGroup() if radio else types.Dropdown()
         for key, text in choices.items():
             view.add_choice(key, label=text)
-        self.inputs.enum(name, view.values(), label=label, description=description, default=default, required=default is None, view=view, **problem)
+        self.inputs.enum(
+            name, view.values(), label=label, description=description, default=default, required=default is None, view=view, **problem
+        )
         return value
 
     def _problem(self, name: str, value: Any, check: Check | None, required: bool) -> dict[str, Any]:
@@ -98,7 +112,9 @@ class Form:
         self.problems[name] = message
         return {"invalid": True, "error_message": message}
 
-    def settings(self, model: type[Settings], basic: Sequence[str], hidden: Sequence[str] = (), suggested: dict[str, Any] | None = None) -> dict[str, Any]:
+    def settings(
+        self, model: type[Settings], basic: Sequence[str], hidden: Sequence[str] = (), suggested: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Fields of a settings model: the basic ones, and all others behind a switch. Returns what differs from the model's
         defaults. suggested: other defaults for this form."""
         suggested = suggested or {}
@@ -163,7 +179,9 @@ class Form:
         def check(name: str) -> None:
             label_path(view, name)
             if by_name[name].masks == 0 and maskless != "box":
-                raise UserError(f"field '{name}' has {by_name[name].objects} labels, none with a mask; fields with masks: {', '.join(usable)}")
+                raise UserError(
+                    f"field '{name}' has {by_name[name].objects} labels, none with a mask; fields with masks: {', '.join(usable)}"
+                )
 
         self.choice("label_field", "Labels", "Detections with masks, or filled polylines", choices, usable[0], check)
         if (found := by_name.get(chosen)) and found.masks < found.objects:
@@ -176,7 +194,9 @@ class Form:
                 raise UserError(f"{found.objects - found.masks} of {found.objects} labels have no mask: leave them out, or take their box")
 
         choices = {"error": "Decide", "skip": "Leave these labels out", "box": "Take their box as mask"}
-        self.choice("maskless", "Labels without a mask", f"{found.objects - found.masks} of {found.objects} labels", choices, "error", decide)
+        self.choice(
+            "maskless", "Labels without a mask", f"{found.objects - found.masks} of {found.objects} labels", choices, "error", decide
+        )
 
     def model(self, dataset: Any, *, new: bool = False, exported: bool = False) -> str | None:
         """A checkpoint that was trained on this dataset, a file, or with `new` an untrained network."""
@@ -194,7 +214,9 @@ class Form:
         if chosen != A_FILE:
             return str(chosen)
         kinds = "a checkpoint (.pt) or an exported model" if exported else "a checkpoint (.pt), ours or an official YOLOv8-seg one"
-        return self.text("model_path", "Model file", f"Path of {kinds}", check=lambda value: check_model_file(value, exported), required=True)
+        return self.text(
+            "model_path", "Model file", f"Path of {kinds}", check=lambda value: check_model_file(value, exported), required=True
+        )
 
 
 def check_model_file(value: str, exported: bool) -> None:

@@ -33,7 +33,9 @@ class Convert(JobOperator):
         split = split_fields(form, view)
         out_dir = form.text("out_dir", "Folder", "New, empty, or one that an earlier conversion wrote (it is replaced)",
                             str(defaults.work_dir(ctx.dataset) / "converted"), check_out_dir, required=True)  # fmt: skip
-        media = form.choice("media", "Images", "What goes into the folder", {"copy": "Copies", "symlink": "Links to the files"}, "copy", radio=True)
+        media = form.choice(
+            "media", "Images", "What goes into the folder", {"copy": "Copies", "symlink": "Links to the files"}, "copy", radio=True
+        )
         return view_params(view, label_field=field, maskless=maskless, out_dir=out_dir, media=media, **split)
 
 
@@ -157,14 +159,24 @@ def split_fields(form: Form, view: Any) -> dict[str, Any]:
     """How to choose validation samples, with the dataset's own tags as default."""
     rule, why = defaults.suggest_split(view)
     choices = {"tags": "By sample tags: train, val, test", "random": "At random", "field": "By a field"}
-    chosen = form.choice("split", "Validation samples", why, choices, rule, lambda value: check_split(view, value) if value != "field" else None)
+    chosen = form.choice(
+        "split", "Validation samples", why, choices, rule, lambda value: check_split(view, value) if value != "field" else None
+    )
     form.known.update(("split_field", "val_fraction", "seed"))
     split: dict[str, Any] = {"split": chosen, "val_fraction": 0.2, "seed": form.get("seed", 0)}
     if chosen == "field":
-        name = form.text("split_field", "Field", "Holds train, val or test for each sample", check=lambda name: check_split(view, f"field:{name}"), required=True)
+        name = form.text(
+            "split_field",
+            "Field",
+            "Holds train, val or test for each sample",
+            check=lambda name: check_split(view, f"field:{name}"),
+            required=True,
+        )
         split["split"] = f"field:{name}"
     if chosen == "random":
-        split["val_fraction"] = form.number("val_fraction", "Share for validation", "Above 0, below 1", 0.2, check=lambda share: check_split(view, float(share)))
+        split["val_fraction"] = form.number(
+            "val_fraction", "Share for validation", "Above 0, below 1", 0.2, check=lambda share: check_split(view, float(share))
+        )
         split["seed"] = int(form.number("seed", "Seed", "The same seed gives the same split", 0, whole=True))
     return split
 

@@ -55,7 +55,9 @@ def decode(mapping: Mapping[str, str], path: Path) -> ModelInfo:
     if task is not None and task != "segment":
         raise CheckpointError(f"{path}: a model for the task {task!r}; only segmentation models can be used")
     if KEY not in mapping:
-        raise CheckpointError(f"{path}: not exported by fiftyone-yoloseg (no {KEY!r} metadata), so its class names and input are unknown: export it again from its .pt")
+        raise CheckpointError(
+            f"{path}: not exported by fiftyone-yoloseg (no {KEY!r} metadata), so its class names and input are unknown: export it again from its .pt"
+        )
     try:
         return _info(json.loads(mapping[KEY]), path)
     except (ValueError, KeyError, TypeError) as error:
@@ -69,6 +71,12 @@ def _info(own: dict[str, Any], path: Path) -> ModelInfo:
         raise CheckpointError(f"{path}: a model for the task {own['task']!r}; only segmentation models can be used")
     height, width = map(int, own["imgsz"])
     names, stride, batch = own["names"], int(own["stride"]), int(own["batch"])
-    if not names or not all(isinstance(n, str) for n in names) or min(height, width, stride, batch) < 1 or height % stride or width % stride:
+    if (
+        not names
+        or not all(isinstance(n, str) for n in names)
+        or min(height, width, stride, batch) < 1
+        or height % stride
+        or width % stride
+    ):
         raise ValueError("names, imgsz, stride or batch make no sense")
     return ModelInfo(dict(enumerate(names)), (height, width), stride, bool(own["dynamic"]), batch)

@@ -37,7 +37,9 @@ class OnnxBackend:
     def __call__(self, images: torch.Tensor) -> RawOutput:
         """See types.Backend. Raises SettingsError for a shape that a static artifact does not take."""
         if not self.info.dynamic and tuple(images.shape) != self.shape:
-            raise SettingsError(f"this exported model takes input of shape {self.shape} only, not {tuple(images.shape)}; export again with dynamic=true")
+            raise SettingsError(
+                f"this exported model takes input of shape {self.shape} only, not {tuple(images.shape)}; export again with dynamic=true"
+            )
         pred, protos = self.session.run(OUTPUTS, {"images": images.cpu().numpy()})
         return RawOutput(torch.from_numpy(pred).to(self.device), torch.from_numpy(protos).to(self.device))
 
@@ -52,7 +54,9 @@ def _providers(device: str | None) -> tuple[torch.device, list[Any]]:
             # TF32 would cost three digits of precision
             return chosen, [("CUDAExecutionProvider", {"device_id": chosen.index or 0, "use_tf32": 0}), "CPUExecutionProvider"]
         if device is not None:
-            raise SettingsError(f"device={device}: the installed onnxruntime has no CUDA; use device=cpu, or pip install onnxruntime-gpu in its place")
+            raise SettingsError(
+                f"device={device}: the installed onnxruntime has no CUDA; use device=cpu, or pip install onnxruntime-gpu in its place"
+            )
     return torch.device("cpu"), ["CPUExecutionProvider"]
 
 
@@ -66,7 +70,14 @@ def _session(path: Path, providers: list[Any]) -> Any:
     options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument, errors.Fail, errors.NoModel, errors.RuntimeException) as error:
+    except (
+        errors.InvalidProtobuf,
+        errors.InvalidGraph,
+        errors.InvalidArgument,
+        errors.Fail,
+        errors.NoModel,
+        errors.RuntimeException,
+    ) as error:
         raise CheckpointError(f"{path}: not a readable ONNX model; it may be truncated or damaged ({_first_line(error)})") from None
     except errors.NotImplemented as error:
         raise CheckpointError(f"{path}: the installed onnxruntime {onnxruntime.__version__} cannot run it ({_first_line(error)})") from None

@@ -73,7 +73,10 @@ def test_holes_parts_dots_twins_crowds_and_equal_names(odd: Any, tmp_path: Path)
     report = convert(odd, tmp_path / "out")
     assert (report.objects, report.rows, report.with_holes, report.with_parts, report.min_iou) == (6, 4, 2, 1, 1.0)
     ids = odd.values("id")
-    assert [(s, r.split(":")[0]) for s, r in report.dropped] == [(ids[2], "the same pixels and class as another object"), (ids[3], "a crowd region")]
+    assert [(s, r.split(":")[0]) for s, r in report.dropped] == [
+        (ids[2], "the same pixels and class as another object"),
+        (ids[3], "a crowd region"),
+    ]
     assert sorted(p.name for p in (tmp_path / "out/images/train").iterdir()) == ["Same-2.png", "same-3.jpg", "same.jpg"]
     assert sorted(p.name for p in (tmp_path / "out/labels/train").iterdir()) == ["Same-2.txt", "same-3.txt", "same.txt"]
     assert len((tmp_path / "out/labels/train/Same-2.txt").read_text().split()) % 2 == 1  # class and pairs: no confidence

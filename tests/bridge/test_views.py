@@ -42,7 +42,9 @@ def test_records(dataset: Any) -> None:
     instance = first.instances[0]
     assert (instance.mask.x, instance.mask.y, instance.mask.w, instance.mask.h) == (3, 2, 5, 4)
     assert instance.box == pytest.approx((3, 2, 8, 6)) and instance.source_id == dataset.first().gt.detections[0].id
-    assert view_records(dataset.match(fo.ViewField("gt.detections").length() > 0).limit(3), "gt", ["b", "a"]).records[0].instances[0].cls == 1
+    assert (
+        view_records(dataset.match(fo.ViewField("gt.detections").length() > 0).limit(3), "gt", ["b", "a"]).records[0].instances[0].cls == 1
+    )
 
 
 def test_label_field_errors_name_the_fields_that_have_masks(dataset: Any) -> None:

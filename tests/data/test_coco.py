@@ -29,7 +29,14 @@ def example() -> dict[str, Any]:
         "images": [{"id": 7, "file_name": "a.png", "height": 20, "width": 30}, {"id": 9, "file_name": "b.png", "height": 20, "width": 30}],
         "categories": [{"id": 40, "name": "dog"}, {"id": 3, "name": "cat"}],
         "annotations": [
-            {"id": 1, "image_id": 7, "category_id": 3, "segmentation": [[2, 3, 8, 3, 8, 7, 2, 7], [20, 12, 30, 12, 30, 19, 20, 19]], "bbox": [2, 3, 28, 16.5], "iscrowd": 0},
+            {
+                "id": 1,
+                "image_id": 7,
+                "category_id": 3,
+                "segmentation": [[2, 3, 8, 3, 8, 7, 2, 7], [20, 12, 30, 12, 30, 19, 20, 19]],
+                "bbox": [2, 3, 28, 16.5],
+                "iscrowd": 0,
+            },
             {"id": 2, "image_id": 7, "category_id": 40, "segmentation": {"size": [20, 30], "counts": counts}, "iscrowd": 1},
             {"id": 3, "image_id": 7, "category_id": 40, "segmentation": {"size": [20, 30], "counts": compressed["counts"].decode()}},
         ],
@@ -103,7 +110,13 @@ def test_missing_folder_and_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[]", "is not a COCO file"), ("{}", "'images' is missing"), ('{"images": [1]}', "'images' is missing")],
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "is not a COCO file"),
+        ("{}", "'images' is missing"),
+        ('{"images": [1]}', "'images' is missing"),
+    ],
 )
 def test_bad_json(tmp_path: Path, content: str, message: str) -> None:
     path = write(tmp_path, {})
@@ -131,7 +144,10 @@ def test_bad_json(tmp_path: Path, content: str, message: str) -> None:
         (lambda d: d["annotations"][0].update(bbox=[1, 2, 3, float("inf")]), "annotation 1: bbox holds"),
         (lambda d: d["annotations"][1]["segmentation"].update(size=[30, 20]), r"annotation 2: bad segmentation: RLE of size \[30, 20\]"),
         (lambda d: d["annotations"][1]["segmentation"].update(counts=[5, 5]), "annotation 2: bad segmentation: RLE counts do not add up"),
-        (lambda d: d["annotations"][1]["segmentation"].update(counts=[700, -100]), "annotation 2: bad segmentation: RLE counts do not add up"),
+        (
+            lambda d: d["annotations"][1]["segmentation"].update(counts=[700, -100]),
+            "annotation 2: bad segmentation: RLE counts do not add up",
+        ),
         (lambda d: d["annotations"][1]["segmentation"].update(counts=[600]), "annotation 2: bad segmentation: RLE without any pixel"),
         (lambda d: d["annotations"][2]["segmentation"].update(counts="zzzzzz"), "annotation 3: bad segmentation: RLE counts"),
         (lambda d: d["annotations"][2]["segmentation"].update(counts="0o0o0o0oT:"), "annotation 3: bad segmentation: RLE counts"),
@@ -171,7 +187,9 @@ def test_coco_tiny_is_what_pycocotools_says(test_data: Path) -> None:
     for record in data.splits["val"]:
         for instance in record.instances:
             annotation = coco.anns[int(instance.source_id or 0)]
-            assert coco_mask.encode(np.asfortranarray(coco.annToMask(annotation))) == masks.to_coco_rle(instance.mask, record.height, record.width)
+            assert coco_mask.encode(np.asfortranarray(coco.annToMask(annotation))) == masks.to_coco_rle(
+                instance.mask, record.height, record.width
+            )
             x, y, w, h = annotation["bbox"]
             assert instance.box == (x, y, x + w, y + h) and instance.crowd == bool(annotation["iscrowd"])
             crowds += instance.crowd

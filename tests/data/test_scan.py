@@ -36,7 +36,11 @@ def state(root: Path) -> dict[str, tuple[bytes, int]]:
 def test_records(dataset: Path) -> None:
     data, report = scan_dataset(dataset)
     assert data.names == {0: "x", 1: "y"} and data.origin == str(dataset)
-    assert [(r.path.name, r.height, r.width, len(r.instances)) for r in data.splits["train"]] == [("a.png", 20, 40, 1), ("b.png", 20, 40, 0), ("c.png", 20, 40, 0)]
+    assert [(r.path.name, r.height, r.width, len(r.instances)) for r in data.splits["train"]] == [
+        ("a.png", 20, 40, 1),
+        ("b.png", 20, 40, 0),
+        ("c.png", 20, 40, 0),
+    ]
     (instance,) = data.splits["val"][0].instances
     assert (instance.cls, instance.box, masks.area(instance.mask)) == (0, (10, 5, 30, 15), 200)
     assert (report.images, report.objects, report.backgrounds, report.problems) == (4, 2, 2, [])
@@ -51,7 +55,11 @@ def test_bad_images_and_rows_are_left_out_and_named(dataset: Path) -> None:
     data, report = scan_dataset(dataset)
     assert [r.path.name for r in data.splits["train"]] == ["a.png", "b.png", "c.png"]
     assert (report.objects, report.duplicates) == (2, 1)
-    assert [p.split(": ")[0] for p in report.problems] == [f"{root}/labels/train/a.txt:3", f"{root}/labels/train/a.txt:4", f"{root}/images/train/bad.jpg"]
+    assert [p.split(": ")[0] for p in report.problems] == [
+        f"{root}/labels/train/a.txt:3",
+        f"{root}/labels/train/a.txt:4",
+        f"{root}/images/train/bad.jpg",
+    ]
     assert "1 duplicate rows dropped, 3 problems (first: " in report.summary()
     with pytest.raises(DataError, match="3 problems:"):
         load_dataset(dataset, strict=True)

@@ -154,7 +154,12 @@ def test_confidences_of_prediction_files(tmp_path: Path) -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
-        st.tuples(hnp.arrays(np.bool_, st.tuples(st.integers(1, 8), st.integers(1, 8)), fill=st.booleans()), st.integers(0, 3), st.integers(0, 40), st.integers(0, 20)),
+        st.tuples(
+            hnp.arrays(np.bool_, st.tuples(st.integers(1, 8), st.integers(1, 8)), fill=st.booleans()),
+            st.integers(0, 3),
+            st.integers(0, 40),
+            st.integers(0, 20),
+        ),
         max_size=4,
     )
 )
@@ -176,7 +181,9 @@ def test_row_format() -> None:
 
 
 def test_confidence_round_trip(tmp_path: Path) -> None:
-    write_label_file(tmp_path / "a.txt", [record(np.eye(4), confidence=0.625), record(np.ones((1, 1)), confidence=0.25)], 9, 9, confidence=True)
+    write_label_file(
+        tmp_path / "a.txt", [record(np.eye(4), confidence=0.625), record(np.ones((1, 1)), confidence=0.25)], 9, 9, confidence=True
+    )
     assert [r.confidence for r in read_label_file(tmp_path / "a.txt", 9, 9, nc=1, confidences=True).records] == [0.625, 0.25]
 
 

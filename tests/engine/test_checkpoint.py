@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -49,20 +48,30 @@ def test_round_trip(saved: tuple[Path, YOLOv8Seg]) -> None:
     assert (got.info.names, got.info.imgsz, got.info.dynamic) == (NAMES, (96, 96), True)
     expected = net.state_dict()
     for key, value in got.net.state_dict().items():
-        assert value.dtype == expected[key].dtype and torch.equal(value, expected[key].half().to(value.dtype) if value.is_floating_point() else expected[key])
+        assert value.dtype == expected[key].dtype and torch.equal(
+            value, expected[key].half().to(value.dtype) if value.is_floating_point() else expected[key]
+        )
 
 
 def test_file_is_plain_and_half_precision(saved: tuple[Path, YOLOv8Seg]) -> None:
     content = torch.load(saved[0], weights_only=True)
     assert {v.dtype for v in content["model"].values() if v.is_floating_point()} == {torch.float16} and content["train"] is None
     assert (content["format"], content["format_version"], content["task"], content["size"]) == ("fiftyone-yoloseg", 1, "segment", "n")
-    assert os.path.getsize(saved[0]) < 8e6
+    assert saved[0].stat().st_size < 8e6
 
 
 def test_an_unfinished_run_keeps_full_precision(tmp_path: Path) -> None:
     torch.manual_seed(1)
     net = YOLOv8Seg(2, "n")
-    save_checkpoint(tmp_path / "last.pt", net, names={0: "a", 1: "b"}, imgsz=64, train_args={}, origin="", train={"epoch": 2, "weights": net.state_dict()})
+    save_checkpoint(
+        tmp_path / "last.pt",
+        net,
+        names={0: "a", 1: "b"},
+        imgsz=64,
+        train_args={},
+        origin="",
+        train={"epoch": 2, "weights": net.state_dict()},
+    )
     got = load_checkpoint(tmp_path / "last.pt")
     assert got.train is not None and got.train["epoch"] == 2
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in got.net.state_dict().items())
@@ -176,7 +185,12 @@ def test_weights_that_do_not_fit(saved: tuple[Path, YOLOv8Seg], tmp_path: Path) 
     key = "model.0.conv.weight"
     assert "do not fit" in refused(damaged(saved, tmp_path, names={0: "a", 1: "b"})), "two names, weights of three classes"
     assert "do not fit" in refused(damaged(saved, tmp_path, size="s"))
-    for changed in ({**weights, "model.99.x": weights[key]}, {k: v for k, v in weights.items() if k != key}, {**weights, key: weights[key][:1]}, {**weights, key: 1}):
+    for changed in (
+        {**weights, "model.99.x": weights[key]},
+        {k: v for k, v in weights.items() if k != key},
+        {**weights, key: weights[key][:1]},
+        {**weights, key: 1},
+    ):
         assert "1 tensors differ" in refused(damaged(saved, tmp_path, model=changed))
 
 

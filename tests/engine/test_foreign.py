@@ -139,7 +139,9 @@ class Official:
         key = str(len(self.entries))
         self.entries[f"data/{key}"] = value.detach().contiguous().numpy().tobytes()
         storage = Storage(key, STORAGES[value.dtype], value.numel())
-        return Call("torch._utils._rebuild_tensor_v2", storage, 0, tuple(value.shape), tuple(value.stride()), False, Call("collections.OrderedDict"))
+        return Call(
+            "torch._utils._rebuild_tensor_v2", storage, 0, tuple(value.shape), tuple(value.stride()), False, Call("collections.OrderedDict")
+        )
 
     def _record(self, module: nn.Module, kind: str | None = None) -> Record:
         index = next((int(n) for n, m in self.net.model.named_children() if m is module), None)
@@ -148,9 +150,16 @@ class Official:
             kind = f"torch.nn.modules.{layer}" if layer else "ultralytics.nn.modules.conv.Concat"
         name = type(module).__name__
         record = Record(kind or KINDS.get(type(module)) or f"torch.nn.modules.x.{name}")
-        half = {k: v.half() if v.is_floating_point() else v for k, v in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]}
+        half = {
+            k: v.half() if v.is_floating_point() else v
+            for k, v in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        }
         record.state = {
-            "_parameters": {k: Call("torch._utils._rebuild_parameter", self.tensor(half[k]), False, Call("collections.OrderedDict")) for k in module._parameters if k in half},
+            "_parameters": {
+                k: Call("torch._utils._rebuild_parameter", self.tensor(half[k]), False, Call("collections.OrderedDict"))
+                for k in module._parameters
+                if k in half
+            },
             "_buffers": {k: self.tensor(half[k]) for k in module._buffers if k in half},
             "_non_persistent_buffers_set": Call("__builtin__.set", []),
             "_modules": {k: self._record(m) for k, m in module.named_children()},
@@ -300,7 +309,7 @@ def test_bomb_is_refused_and_not_executed(tmp_path: Path, name: str, bare: bool)
         read_foreign(path)
     assert str(path) in str(caught.value)
     assert "refused" in str(caught.value) or bare
-    if not bare or "." in named and " " not in named:
+    if not bare or ("." in named and " " not in named):
         assert named in str(caught.value)
     assert is_foreign(path)
     assert not trace.exists()
@@ -518,7 +527,9 @@ def test_deep_nesting_neither_overflows_nor_hangs(tmp_path: Path) -> None:
 def test_modules_that_contain_themselves(tmp_path: Path) -> None:
     official = Official()
     inner = encode(Global("ultralytics.nn.modules.conv.Conv")) + b")\x81r" + struct.pack("<I", 9) + encode({})[:-1]
-    loop = inner + encode("_modules") + b"}(" + encode("a") + b"j" + struct.pack("<I", 9) + encode("b") + b"j" + struct.pack("<I", 9) + b"uub"
+    loop = (
+        inner + encode("_modules") + b"}(" + encode("a") + b"j" + struct.pack("<I", 9) + encode("b") + b"j" + struct.pack("<I", 9) + b"uub"
+    )
     official.at("model.0").state["_modules"]["loop"] = Raw(loop)
     start = time.perf_counter()
     with pytest.raises(CheckpointError, match=f"nested deeper|more than {MAX_MODULES}"):
@@ -610,7 +621,10 @@ def _names(value: Any) -> Callable[[Official], None]:
         (_wider, "8 channels in layer 0"),
         (_drop("model.2.m", "_modules", "0"), "repeats"),
         (_drop("model.5.bn", "_buffers", "running_mean"), r"1 missing \(model\.5\.bn\.running_mean\)|folded"),
-        (_drop("model.22.proto.cv3.conv", "_parameters", "weight"), r"YOLOv8n-seg with 2 classes; 1 missing \(model\.22\.proto\.cv3\.conv\.weight\)"),
+        (
+            _drop("model.22.proto.cv3.conv", "_parameters", "weight"),
+            r"YOLOv8n-seg with 2 classes; 1 missing \(model\.22\.proto\.cv3\.conv\.weight\)",
+        ),
         (_fused, "folded into the convolutions"),
         (_extra, r"1 not known \(model\.22\.one2one\)"),
         (_set("model.3.conv", "stride", (1, 1)), r"model\.3\.conv has stride \(1, 1\) where YOLOv8-seg has \(2, 2\)"),
@@ -638,7 +652,25 @@ def test_tensor_references_read_nothing() -> None:
     assert isinstance(ref, TensorRef) and ref.shape == (2, 3)
 
 
-ODD_VALUES = [None, 0, -1, 1 << 62, 1.5, "", "x", (), (1, 2), [], [[]], {}, {"a": 1}, {1: 2}, Record("torch.device"), Call("torch.Size", [1]), Global("torch.device")]
+ODD_VALUES = [
+    None,
+    0,
+    -1,
+    1 << 62,
+    1.5,
+    "",
+    "x",
+    (),
+    (1, 2),
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    {1: 2},
+    Record("torch.device"),
+    Call("torch.Size", [1]),
+    Global("torch.device"),
+]
 
 
 @settings(max_examples=25, deadline=None)

@@ -93,11 +93,21 @@ def test_boxes_and_masks_are_scored_apart() -> None:
     )  # fmt: skip
 
 
+def test_the_confidence_itself_counts() -> None:
+    """Only predictions of confidence 1 are all right, and 1 is a point of the grid."""
+    metrics = score((image((0, LARGE)), predictions((0, LARGE, 1.0), (0, SMALL, 0.9995))))
+    assert (metrics.seg.precision, metrics.seg.recall, metrics.seg.conf) == (1, 1, 1)
+
+
 def test_crowds_are_ignored() -> None:
     crowd = rectangle(30, 30, 50, 50)
     inside = rectangle(35, 35, 20, 20)
-    metrics = score((image((0, LARGE), crowds=((0, crowd),)), predictions((0, inside, 0.95), (0, LARGE, 0.9), (0, rectangle(40, 40, 20, 20), 0.8))))
-    assert metrics.seg.map == pytest.approx(1) and metrics.seg.precision == pytest.approx(1), "predictions on a crowd are neither right nor wrong"
+    metrics = score(
+        (image((0, LARGE), crowds=((0, crowd),)), predictions((0, inside, 0.95), (0, LARGE, 0.9), (0, rectangle(40, 40, 20, 20), 0.8)))
+    )
+    assert metrics.seg.map == pytest.approx(1) and metrics.seg.precision == pytest.approx(1), (
+        "predictions on a crowd are neither right nor wrong"
+    )
     assert (metrics.objects, metrics.objects_per_class.tolist()) == (1, [1, 0])
     outside = score((image((0, LARGE), crowds=((0, crowd),)), predictions((0, SMALL, 0.95), (0, LARGE, 0.9))))
     assert outside.seg.map == pytest.approx(0.5) and outside.seg.precision == pytest.approx(0.5)
@@ -229,7 +239,9 @@ def greedy(record: ImageRecord, found: Instances, cls: int) -> tuple[list[tuple[
         on_crowd = False
         for label in labels:
             if label.crowd and area:
-                full = masks.full_bitmap(label.mask, record.height, record.width) & masks.full_bitmap(found.masks[i], record.height, record.width)
+                full = masks.full_bitmap(label.mask, record.height, record.width) & masks.full_bitmap(
+                    found.masks[i], record.height, record.width
+                )
                 on_crowd |= bool(full.sum() / area >= 0.5)
         if not on_crowd:
             result.append((float(found.confidences[i]), False))

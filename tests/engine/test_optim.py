@@ -34,7 +34,13 @@ def test_auto_takes_adamw_for_a_short_run(nc: int, rate: float) -> None:
 def test_auto_takes_sgd_above_ten_thousand_steps() -> None:
     """Steps of 64 images: 6400 images are 100 steps an epoch."""
     short, long = (resolve(TrainSettings(epochs=epochs, batch=16), images=6400, nc=80) for epochs in (100, 101))
-    assert short.optimizer == "AdamW" and (long.optimizer, long.lr0, long.momentum, long.warmup_bias_lr, long.nbs) == ("SGD", 0.01, 0.9, 0.0, 64)
+    assert short.optimizer == "AdamW" and (long.optimizer, long.lr0, long.momentum, long.warmup_bias_lr, long.nbs) == (
+        "SGD",
+        0.01,
+        0.9,
+        0.0,
+        64,
+    )
     assert resolve(TrainSettings(epochs=101, batch=128), images=6400, nc=80).optimizer == "AdamW", "a larger batch makes fewer steps"
 
 
@@ -102,7 +108,9 @@ def test_warm_up() -> None:
     assert rates(optimizer) == pytest.approx([0.01 * plan.factor(3)] * 3) and {g["momentum"] for g in optimizer.param_groups} == {0.937}
 
 
-@pytest.mark.parametrize(("per_epoch", "epochs", "expected"), [(10, 3.0, 100), (50, 3.0, 150), (33, 3.1, 102), (1000, 0.5, 500), (1000, 0.0, 0)])
+@pytest.mark.parametrize(
+    ("per_epoch", "epochs", "expected"), [(10, 3.0, 100), (50, 3.0, 150), (33, 3.1, 102), (1000, 0.5, 500), (1000, 0.0, 0)]
+)
 def test_warm_up_lasts_at_least_a_hundred_steps_unless_off(per_epoch: int, epochs: float, expected: int) -> None:
     plan, optimizer = schedule(per_epoch, warmup_epochs=epochs)
     assert plan.warmup == expected
@@ -176,4 +184,4 @@ def test_average_equals_one_made_by_hand() -> None:
         assert torch.allclose(v.double(), expected[k], atol=1e-5), k
     assert not average.net.training and not any(p.requires_grad for p in average.net.parameters())
     key = next(k for k in expected if k.endswith("running_mean"))
-    assert 0.1 < (net.state_dict()[key] - average.net.state_dict()[key]).abs().max(), "it is an average, and of the statistics too"
+    assert (net.state_dict()[key] - average.net.state_dict()[key]).abs().max() > 0.1, "it is an average, and of the statistics too"

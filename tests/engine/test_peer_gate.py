@@ -59,7 +59,9 @@ def _matches(found: Instances, want: dict[str, Any]) -> list[str]:
 def test_every_prediction_of_the_peer_is_found_again(test_data: Path) -> None:
     checkpoint = load_checkpoint(test_data / "peer" / "yolov8n-seg-shapes.pt")
     wanted = json.loads((test_data / "peer" / "predictions.json").read_text())
-    predictor = Predictor(TorchBackend(checkpoint.net, checkpoint.info, torch.device("cpu")), PredictSettings(imgsz=192, conf=0.25, iou=0.7))
+    predictor = Predictor(
+        TorchBackend(checkpoint.net, checkpoint.info, torch.device("cpu")), PredictSettings(imgsz=192, conf=0.25, iou=0.7)
+    )
     assert len(wanted) == 12
     for name, want in wanted.items():
         (found,) = predictor.instances([read_image(test_data / "shapes" / "images" / "val" / name)])

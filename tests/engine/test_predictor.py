@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from fiftyone_yoloseg.config import PredictSettings, ValSettings
-from fiftyone_yoloseg.data.synthetic import write_synthetic
+from fiftyone_yoloseg.data.synthetic import NAMES, write_synthetic
 from fiftyone_yoloseg.engine.predictor import Predictor, Stopwatch, input_size, run
 from fiftyone_yoloseg.engine.validator import check_names, validate
 from fiftyone_yoloseg.errors import DataError, SettingsError
@@ -28,7 +29,7 @@ class Brightness:
         self.shapes.append(tuple(images.shape))
         if not self.info.dynamic:
             assert tuple(images.shape) == (self.info.batch, 3, *self.info.imgsz)
-        assert images.dtype == torch.float32 and 0 <= images.min() and images.max() <= 1
+        assert images.dtype == torch.float32 and images.min() >= 0 and images.max() <= 1
         pred = torch.zeros(count, 4 + 2 + 32, 2)
         pred[:, :4, 0] = torch.tensor([width / 2, height / 2, width, height])
         pred[:, 4, 0] = images[:, 0, height // 2, width // 2]
@@ -119,22 +120,32 @@ def test_stopwatch_without_images() -> None:
 # validation
 
 
+class ThreeClasses(Brightness):
+    """With the classes of the synthetic data."""
+
+    def __init__(self, dynamic: bool = True, batch: int = 1) -> None:
+        super().__init__(dynamic=dynamic, batch=batch)
+        self.info = replace(self.info, names=dict(NAMES))
+
+    def __call__(self, images: torch.Tensor) -> RawOutput:
+        raw = super().__call__(images)
+        return RawOutput(torch.cat((raw.pred[:, :5], raw.pred[:, 5:6], raw.pred[:, 5:]), 1), raw.protos)
+
+
 def test_validation_goes_through_every_image_once(tmp_path: Any) -> None:
     data = write_synthetic(tmp_path, train=1, val=5)
     told: list[float] = []
-    for backend in (Brightness(), Brightness(dynamic=False, batch=2)):
-        backend.info = ModelInfo(data.names, backend.info.imgsz, dynamic=backend.info.dynamic, batch=backend.info.batch)
-        seen: list[int] = []
-
-        def call(images: torch.Tensor, backend: Brightness = backend) -> RawOutput:
-            raw = Brightness.__call__(backend, images)
-            return RawOutput(torch.cat((raw.pred[:, :5], raw.pred[:, 4:5] * 0, raw.pred[:, 5:]), 1), raw.protos)
-
-        wrapped = type("Wrapped", (), {"info": backend.info, "device": backend.device, "__call__": staticmethod(call)})()
+    for backend in (ThreeClasses(), ThreeClasses(dynamic=False, batch=2)):
+        seen: list[list[int]] = []
         metrics = validate(
-            wrapped, data.splits["val"], data.names, ValSettings(workers=0, batch=2), progress=lambda share, _: told.append(share), observer=lambda b: seen.extend(b.indices)
+            backend,
+            data.splits["val"],
+            data.names,
+            ValSettings(workers=0, batch=2),
+            progress=lambda share, _: told.append(share),
+            observer=lambda batch, seen=seen: seen.append(batch.indices),  # type: ignore[misc]
         )
-        assert sorted(seen) == list(range(5)) and metrics.images == 5
+        assert sorted(i for part in seen for i in part) == list(range(5)) and metrics.images == 5
         assert metrics.objects == sum(len(r.instances) for r in data.splits["val"]) and metrics.speed["inference"] > 0
     assert told[-1] == 1
 

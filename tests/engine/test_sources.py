@@ -25,7 +25,13 @@ def read(source: Any, **more: Any) -> list[Frame]:
     got = list(frames(source, **more))
     assert all(isinstance(f, Frame) for f in got), got
     for f in got:
-        assert isinstance(f, Frame) and f.image.dtype == np.uint8 and f.image.ndim == 3 and f.image.shape[2] == 3 and f.image.flags.c_contiguous
+        assert (
+            isinstance(f, Frame)
+            and f.image.dtype == np.uint8
+            and f.image.ndim == 3
+            and f.image.shape[2] == 3
+            and f.image.flags.c_contiguous
+        )
     return got  # type: ignore[return-value]
 
 
@@ -88,7 +94,16 @@ def test_arrays() -> None:
         assert np.array_equal(frame.image, expected)
 
 
-@pytest.mark.parametrize("array", [RGB.astype(np.float32), np.zeros((0, 5, 3), np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((2, 4, 4, 3), np.uint8), np.zeros(5, np.uint8)])
+@pytest.mark.parametrize(
+    "array",
+    [
+        RGB.astype(np.float32),
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((2, 4, 4, 3), np.uint8),
+        np.zeros(5, np.uint8),
+    ],
+)
 def test_arrays_that_are_no_images(array: np.ndarray[Any, Any]) -> None:
     with pytest.raises(DataError, match="is not an image: give"):
         list(frames(array))
@@ -123,7 +138,9 @@ def test_video(tmp_path: Path) -> None:
     writer.release()
     got = read(path)
     assert [f.frame for f in got] == list(range(7)) and {f.name for f in got} == {str(path)}
-    assert all(f.image.shape == (48, 64, 3) and abs(int(f.image[24, 32, 0]) - 30 * i) < 12 and f.image[24, 32, 2] < 12 for i, f in enumerate(got))
+    assert all(
+        f.image.shape == (48, 64, 3) and abs(int(f.image[24, 32, 0]) - 30 * i) < 12 and f.image[24, 32, 2] < 12 for i, f in enumerate(got)
+    )
     assert [f.frame for f in read(path, vid_stride=3)] == [0, 3, 6]
     assert [f.frame for f in read([path], vid_stride=6)] == [0, 6]
 
@@ -151,7 +168,7 @@ def server(folder: Path) -> Iterator[str]:
 def test_url(server: str) -> None:
     (frame,) = read(f"{server}/a.png?size=large")
     assert np.array_equal(frame.image, RGB) and frame.name == f"{server}/a.png?size=large"
-    for wrong, reason in (("/missing.png", "Not Found"), ("/notes.txt", "is not an image"), ("/a b.png", "cannot be fetched")):
+    for wrong, reason in (("/missing.png", "File not found"), ("/notes.txt", "is not an image"), ("/a b.png", "cannot be fetched")):
         with pytest.raises(DataError, match=reason):
             list(frames(server + wrong))
 

@@ -201,13 +201,18 @@ def test_training_on_other_classes_starts_from_what_fits(data: SegmentationData,
     two = replace(
         data,
         names={0: "ring", 1: "shape"},
-        splits={s: [replace(r, instances=tuple(replace(i, cls=int(i.cls != 2)) for i in r.instances)) for r in images] for s, images in data.splits.items()},
+        splits={
+            s: [replace(r, instances=tuple(replace(i, cls=int(i.cls != 2)) for i in r.instances)) for r in images]
+            for s, images in data.splits.items()
+        },
     )
     result = train(start, two, options(tmp_path, epochs=1, optimizer="SGD", lr0=1e-12, warmup_epochs=0, warmup_bias_lr=0, weight_decay=0))
     old, new = start.net.half().state_dict(), tensors(result.last)
     kept = [k for k in new if "cv3" not in k and "running" not in k and "num_batches" not in k]
     assert len(kept) > 150 and all(torch.equal(old[k], new[k]) for k in kept)
-    assert new["model.22.cv3.0.2.bias"].shape == (2,) and torch.equal(new["model.22.cv3.0.2.bias"][0], old["model.22.cv3.0.2.bias"][2]), "ring"
+    assert new["model.22.cv3.0.2.bias"].shape == (2,) and torch.equal(new["model.22.cv3.0.2.bias"][0], old["model.22.cv3.0.2.bias"][2]), (
+        "ring"
+    )
     assert load_checkpoint(result.best).names == {0: "ring", 1: "shape"}
     assert "yolov8" in load_checkpoint(result.best).origin or load_checkpoint(result.best).origin == start.origin
 
@@ -218,7 +223,7 @@ def test_training_on_other_classes_starts_from_what_fits(data: SegmentationData,
 class Worse(Trainer):
     """Each epoch scores as told."""
 
-    scores = (0.1, 0.5, 0.5, 0.3, 0.2, 0.1, 0.05, 0.0)
+    scores = (0.5, 0.5, 0.3, 0.2, 0.1)
 
     def _validate(self) -> Any:
         metrics, losses = super()._validate()
@@ -231,13 +236,13 @@ class Worse(Trainer):
 def test_patience(data: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fiftyone_yoloseg.engine.trainer.Trainer", Worse)
     small = replace(data, splits={"train": data.splits["train"][:2], "val": data.splits["val"][:1]})
-    result = train(fresh(data), small, options(tmp_path, epochs=8, batch=2, patience=2))
-    assert (result.epochs, result.best_epoch, result.stopped) == (5, 3, False), "a tie counts as better; two worse epochs follow"
-    assert len(rows(result.dir)) == 5
+    result = train(fresh(data), small, options(tmp_path, epochs=5, batch=2, patience=2))
+    assert (result.epochs, result.best_epoch, result.stopped) == (4, 2, False), "a tie counts as better; two worse epochs follow"
+    assert len(rows(result.dir)) == 4
     assert load_checkpoint(result.best).metrics["fitness"] == 1.0 and load_checkpoint(result.last).metrics["fitness"] == pytest.approx(0.4)
     assert load_checkpoint(result.last).train is None
-    patient = train(fresh(data), small, options(tmp_path, epochs=6, batch=2, patience=0))
-    assert (patient.epochs, patient.best_epoch) == (6, 3)
+    patient = train(fresh(data), small, options(tmp_path, epochs=5, batch=2, patience=0))
+    assert (patient.epochs, patient.best_epoch) == (5, 2)
 
 
 def test_without_validation_the_last_epoch_is_the_best(data: SegmentationData, tmp_path: Path) -> None:
@@ -256,9 +261,14 @@ def test_data_that_cannot_be_trained_on(data: SegmentationData, tmp_path: Path, 
         "no val": {"train": training},
         "no train": {"val": validation},
         "no objects": {"train": [replace(r, instances=()) for r in training], "val": validation},
-        "crowds only": {"train": [replace(r, instances=tuple(replace(i, crowd=True) for i in r.instances)) for r in training], "val": validation},
+        "crowds only": {
+            "train": [replace(r, instances=tuple(replace(i, crowd=True) for i in r.instances)) for r in training],
+            "val": validation,
+        },
     }[what]
-    expected = {"no val": "validation split has no images", "no train": "training split has no images"}.get(what, "no training image has an object")
+    expected = {"no val": "validation split has no images", "no train": "training split has no images"}.get(
+        what, "no training image has an object"
+    )
     with pytest.raises(DataError, match=expected):
         train(fresh(data), replace(data, splits=splits), options(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
@@ -295,7 +305,9 @@ def test_a_loss_that_is_no_number_is_one_clear_error(data: SegmentationData, tmp
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_loss_that_explodes_later_keeps_the_last_good_epoch(data: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_explodes_later_keeps_the_last_good_epoch(
+    data: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = iter(range(100))
     original = Trainer._backward
 

@@ -31,8 +31,8 @@ def test_scale_up_is_optional() -> None:
 @given(sides, sides, st.integers(1, 40), st.integers(1, 40), st.booleans())
 def test_boxes_go_there_and_back(height: int, width: int, rows: int, columns: int, minimal: bool) -> None:
     box = letterbox.fit((height, width), (32 * rows, 32 * columns), stride=32 if minimal else None)
-    assert 0 <= box.left and box.left + box.resized[1] <= box.size[1] <= 32 * columns
-    assert 0 <= box.top and box.top + box.resized[0] <= box.size[0] <= 32 * rows
+    assert box.left >= 0 and box.left + box.resized[1] <= box.size[1] <= 32 * columns
+    assert box.top >= 0 and box.top + box.resized[0] <= box.size[0] <= 32 * rows
     corners = np.array([[0, 0, width, height], [width / 4, height / 3, width / 2, height / 2]])
     placed = box.boxes_to_input(corners)
     assert np.allclose(placed[0], [box.left, box.top, box.left + box.resized[1], box.top + box.resized[0]], atol=1e-2)

@@ -83,7 +83,10 @@ def test_parts_outside_the_image_are_cut_off() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(bitmaps, st.integers(0, 6), st.integers(0, 6)), max_size=4), st.lists(st.tuples(bitmaps, st.integers(0, 6), st.integers(0, 6)), max_size=4))
+@given(
+    st.lists(st.tuples(bitmaps, st.integers(0, 6), st.integers(0, 6)), max_size=4),
+    st.lists(st.tuples(bitmaps, st.integers(0, 6), st.integers(0, 6)), max_size=4),
+)
 def test_iou_is_that_of_full_bitmaps(a: list, b: list) -> None:  # type: ignore[type-arg]
     left, right = ([masks.from_bitmap(*item) for item in side] for side in (a, b))
     found = masks.iou(left, right)

@@ -84,7 +84,9 @@ def test_no_objects() -> None:
 @pytest.mark.parametrize("box", [[0.0, 0, 64, 64], [8.0, 16, 24, 20], [4.0, 4, 8, 8]])
 def test_mask_loss_of_zero_logits_is_ln2(box: list[float]) -> None:
     data = batch([box], [0], fill=255)
-    loss = _mask_loss(torch.zeros(3, 32), torch.rand(1, 32, 16, 16), torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), data)
+    loss = _mask_loss(
+        torch.zeros(3, 32), torch.rand(1, 32, 16, 16), torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), data
+    )
     assert loss.item() == pytest.approx(math.log(2), abs=1e-6)
 
 

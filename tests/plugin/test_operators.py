@@ -118,7 +118,9 @@ def test_forms_suggest_what_the_dataset_says(plugin: PluginContext, coco: Any) -
         ("export", {"output": "here.onnx"}, "output", "give the full path"),
     ],
 )
-def test_forms_refuse_bad_input_beside_the_field(plugin: PluginContext, coco: Any, operator: str, params: dict[str, Any], field: str, message: str) -> None:
+def test_forms_refuse_bad_input_beside_the_field(
+    plugin: PluginContext, coco: Any, operator: str, params: dict[str, Any], field: str, message: str
+) -> None:
     coco.clone_sample_field("ground_truth", "boxes")
     coco.set_values("boxes.detections.mask", [[None] * len(m) for m in coco.values("boxes.detections.mask")])
     shown = form(plugin, operator, coco, **params)
@@ -177,7 +179,9 @@ def test_the_app_gets_progress_then_the_result(plugin: PluginContext, coco: Any,
     assert "no field 'nope'" in failed["results"]["error"]
 
 
-def test_train_form_offers_to_watch_and_stop_what_runs(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_train_form_offers_to_watch_and_stop_what_runs(
+    plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     job = background.BackgroundJob(tmp_path / "train-20260101-000000")
     monkeypatch.setattr(background, "jobs_of", lambda folder, kind: [job])
     monkeypatch.setattr(background.BackgroundJob, "status", lambda self: background.Status("running", 0.5, "epoch 3/6"))

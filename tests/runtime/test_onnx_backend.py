@@ -34,7 +34,9 @@ def one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def static(lively_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(lively_checkpoint, parse(ExportSettings, {"output": tmp_path_factory.mktemp("s") / "a.onnx", "imgsz": [64, 96], "batch": 2})).path
+    return export(
+        lively_checkpoint, parse(ExportSettings, {"output": tmp_path_factory.mktemp("s") / "a.onnx", "imgsz": [64, 96], "batch": 2})
+    ).path
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,9 @@ def test_not_a_model(tmp_path: Path) -> None:
         load_backend(path, "cpu")
 
 
-@pytest.mark.parametrize(("name", "message"), [("a.onnx", "no such file"), ("best.pt", "a checkpoint, not an exported"), ("a.xyz", r"no backend for \.xyz")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.onnx", "no such file"), ("best.pt", "a checkpoint, not an exported"), ("a.xyz", r"no backend for \.xyz")]
+)
 def test_wrong_paths(tmp_path: Path, name: str, message: str) -> None:
     if name != "a.onnx":
         (tmp_path / name).write_bytes(b"x")
