@@ -8,11 +8,8 @@ refused with the reason.
 
 from __future__ import annotations
 
-import lzma
 import math
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +23,8 @@ from ..nn.blocks import Bottleneck
 from ..nn.model import YOLOv8Seg
 from ..nn.scales import SCALES
 from ..types import Names
-from .foreign_pickle import MAX_INT, MAX_PICKLE_BYTES, Record, Refused, RefusedGlobal, TensorRef, read_pickle
+from .foreign_archive import archive_of, open_archive, read_description, read_tensor
+from .foreign_pickle import MAX_INT, Record, Refused, RefusedGlobal, TensorRef, read_pickle
 
 OUR_FORMAT = "fiftyone-yoloseg"
 """Value of the key "format" in our own checkpoints."""
@@ -80,8 +78,8 @@ class ForeignCheckpoint:
 def is_foreign(path: Path) -> bool:
     """False only for a file that is one of our own checkpoints (a dict whose "format" is ours); reads no weights."""
     try:
-        with _archive(path) as archive:
-            top = read_pickle(_read_description(archive)[1])
+        with archive_of(path) as archive:
+            top = read_pickle(read_description(archive)[1])
     except (OSError, EOFError, zipfile.BadZipFile, Refused, CheckpointError):
         return True
     return not (isinstance(top, dict) and top.get("format") == OUR_FORMAT)
@@ -90,8 +88,8 @@ def is_foreign(path: Path) -> bool:
 def read_foreign(path: Path) -> ForeignCheckpoint:
     """Read a YOLOv8-seg checkpoint of the official format. Raises CheckpointError with the reason if it is anything else."""
     try:
-        with _open(path) as archive:
-            folder, description = _read_description(archive)
+        with open_archive(path) as archive:
+            folder, description = read_description(archive)
             return _convert(read_pickle(description), archive, folder)
     except RefusedGlobal as error:
         raise CheckpointError(f"{path}: refused, nothing of it was executed: {error}.{_origin_hint(error.name)}") from None
@@ -110,104 +108,6 @@ def _origin_hint(name: str) -> str:
     return " Do not load this file with other tools unless you trust where it comes from."
 
 
-# The archive ---------------------------------------------------------------------------------------------------------
-
-
-def _open(path: Path) -> zipfile.ZipFile:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    with path.open("rb") as file:
-        head = file.read(64)
-    if not zipfile.is_zipfile(path):
-        if not head:
-            raise CheckpointError("the file is empty")
-        if head.startswith(b"PK"):
-            raise CheckpointError("the file is truncated (its end is missing); copy or download it again")
-        if head.startswith(b"version https://git-lfs"):
-            raise CheckpointError("this is a Git LFS pointer, not the checkpoint; fetch it with `git lfs pull`")
-        _refuse_bare_pickle(path)
-        raise CheckpointError("not a checkpoint: a PyTorch checkpoint is a zip archive, this file is not")
-    return _archive(path)
-
-
-def _archive(path: Path) -> zipfile.ZipFile:
-    """Raises OSError or BadZipFile."""
-    try:
-        return zipfile.ZipFile(path)
-    except (ValueError, NotImplementedError, struct.error) as error:  # damage in its directory
-        raise zipfile.BadZipFile(str(error)) from None
-
-
-def _refuse_bare_pickle(path: Path) -> None:
-    """If the bytes are a pickle that asks for something outside the table, say for what."""
-    with path.open("rb") as file:
-        data = file.read(MAX_PICKLE_BYTES)
-    try:
-        read_pickle(data)
-    except RefusedGlobal:
-        raise
-    except Refused:
-        return
-
-
-def _read_description(archive: zipfile.ZipFile) -> tuple[str, bytes]:
-    """The archive's top folder and its data.pkl."""
-    names = archive.namelist()
-    found = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
-    if len(found) != 1:
-        raise CheckpointError("not a checkpoint: the archive has no data.pkl" if not found else "the archive has more than one data.pkl")
-    folder = found[0].removesuffix("data.pkl")
-    if f"{folder}constants.pkl" in names:
-        raise CheckpointError("this is a TorchScript archive, not a checkpoint")
-    if f"{folder}byteorder" in names and _read_entry(archive, f"{folder}byteorder", 16) != b"little":
-        raise CheckpointError("written on a big-endian machine; save it again on a little-endian one")
-    return folder, _read_entry(archive, found[0], MAX_PICKLE_BYTES)
-
-
-def _read_entry(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """One entry of at most `limit` bytes; its checksum is verified."""
-    info = archive.getinfo(name)
-    if info.file_size > limit:
-        raise CheckpointError(f"its entry {name} has {info.file_size:,} bytes, at most {limit:,} are expected")
-    try:
-        with archive.open(info) as file:
-            data = file.read(limit + 1)
-    except (
-        RuntimeError,
-        NotImplementedError,
-        OSError,
-        ValueError,
-        zlib.error,
-        lzma.LZMAError,
-    ) as error:  # encrypted, unknown compression, reading fails
-        raise CheckpointError(f"its entry {name} cannot be read ({error})") from None
-    if len(data) != info.file_size:
-        raise zipfile.BadZipFile(f"{name} is cut off")
-    return data
-
-
-def _read_tensor(archive: zipfile.ZipFile, folder: str, ref: TensorRef) -> Tensor:
-    """A contiguous copy of the numbers, float32 or int64."""
-    storage = ref.storage
-    size = storage.numel * storage.dtype.itemsize
-    name = f"{folder}data/{storage.key}"
-    try:
-        data = _read_entry(archive, name, size)
-    except KeyError:
-        raise CheckpointError(f"its tensor data {name} is missing; the file is incomplete") from None
-    if len(data) != size:
-        raise CheckpointError(f"its entry {name} has {len(data):,} bytes where {size:,} are declared")
-    flat = torch.frombuffer(bytearray(data), dtype=storage.dtype)
-    return (
-        flat.as_strided(ref.shape, ref.stride, ref.offset)
-        .to(torch.float32 if storage.dtype.is_floating_point else torch.int64)
-        .clone(memory_format=torch.contiguous_format)
-    )
-
-
-# The network ---------------------------------------------------------------------------------------------------------
-
-
 def _convert(top: Any, archive: zipfile.ZipFile, folder: str) -> ForeignCheckpoint:
     root = _network(top)
     layers = _layers(root)
@@ -218,7 +118,7 @@ def _convert(top: Any, archive: zipfile.ZipFile, folder: str) -> ForeignCheckpoi
         expected = YOLOv8Seg(nc, size)
     _compare_entries(refs, {key: tuple(value.shape) for key, value in expected.state_dict().items()}, size, nc)
     _compare_modules(modules, expected)
-    state = {key: _read_tensor(archive, folder, refs[key]) for key in expected.state_dict()}
+    state = {key: read_tensor(archive, folder, refs[key]) for key in expected.state_dict()}
     broken = [key for key, value in state.items() if not value.isfinite().all()]
     if broken:
         raise CheckpointError(

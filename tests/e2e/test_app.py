@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import unavailable
 
 REPO = Path(__file__).resolve().parents[2]
 SHOTS = REPO / ".artifacts" / "screenshots"
@@ -29,9 +30,9 @@ def url(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Iterator[s
     from fiftyone_yoloseg.bridge.database import mongod_problem
 
     if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}; set YOLOSEG_CHROMIUM")
+        unavailable(f"no browser at {CHROMIUM}; set YOLOSEG_CHROMIUM")
     if problem := mongod_problem():
-        pytest.skip(f"no MongoDB: {problem}")
+        unavailable(f"no MongoDB: {problem}")
     folder = tmp_path_factory.mktemp("app")
     (folder / "plugins").mkdir()
     (folder / "plugins" / "yoloseg").symlink_to(REPO)
