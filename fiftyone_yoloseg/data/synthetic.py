@@ -45,7 +45,7 @@ def write_synthetic(folder: Path, *, train: int, val: int, seed: int = 0) -> Seg
 
 def _draw(path: Path, rng: np.random.Generator) -> ImageRecord:
     height, width = HEIGHT, int(rng.choice(WIDTHS))
-    coarse = rng.integers(40, 216, (6, 7, 3), dtype=np.uint8)
+    coarse = (rng.integers(70, 186, 3) + rng.integers(-40, 41, (4, 5, 3))).astype(np.uint8)
     image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
     drawn: list[tuple[int, np.ndarray]] = []
     for _ in range(rng.integers(2, 6)):
