@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from ..config import TrainSettings
+from ..nn.blocks import BN_MOMENTUM
 from ..nn.model import YOLOv8Seg
 
 LONG_RUN = 10_000
 NOMINAL_BATCH = 64
 WARMUP_STEPS = 100
+SHORT_BN_MOMENTUM = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,14 @@ class Recipe:
     warmup_bias_lr: float
     nbs: int
     reason: str
+    bn_momentum: float = BN_MOMENTUM
 
 
 def resolve(settings: TrainSettings, images: int, nc: int) -> Recipe:
     """auto: AdamW at 0.002 * 5 / (4 + nc) for runs of up to 10,000 steps of 64 images, SGD at 0.01 for longer ones.
 
-    Short runs also update the weights after every batch instead of every `nbs` images: steps are what they lack.
+    Short runs also update the weights after every batch instead of every `nbs` images, because steps are what they lack, and let the
+    batch-norm statistics follow faster, because weights move fast in them.
     """
     s, nominal = settings, settings.nbs or NOMINAL_BATCH
     if s.optimizer != "auto":
@@ -41,7 +45,8 @@ def resolve(settings: TrainSettings, images: int, nc: int) -> Recipe:
     steps = math.ceil(images / max(s.batch, nominal)) * s.epochs
     if steps > LONG_RUN:
         return Recipe("SGD", 0.01, 0.9, 0.0, nominal, f"auto: {steps:,} nominal steps, a long run")
-    return Recipe("AdamW", round(0.002 * 5 / (4 + nc), 6), 0.9, 0.0, s.nbs or s.batch, f"auto: {steps:,} nominal steps, a short run")
+    reason = f"auto: {steps:,} nominal steps, a short run"
+    return Recipe("AdamW", round(0.002 * 5 / (4 + nc), 6), 0.9, 0.0, s.nbs or s.batch, reason, SHORT_BN_MOMENTUM)
 
 
 def build_optimizer(net: nn.Module, recipe: Recipe, weight_decay: float) -> torch.optim.Optimizer:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..config import TrainSettings, ValSettings, parse
 from ..data.load import one_class
@@ -135,6 +136,9 @@ class Trainer:
         self.loader, self.sampler = train_loader(training, settings, workers=workers, cache_bytes=cache, pin=self.cuda)
         self.val_loader = make_loader(self._info(), self.device, validation, self._val_settings()) if validation else None
         self.recipe = resolve(settings, len(training), len(names))
+        for module in self.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = self.recipe.bn_momentum
         self.schedule = Schedule(settings, self.recipe, len(self.sampler))
         decay = settings.weight_decay * settings.batch * self.schedule.accumulate / self.recipe.nbs
         self.optimizer = build_optimizer(self.net, self.recipe, decay)
@@ -145,7 +149,7 @@ class Trainer:
         if settings.resume and checkpoint.train is not None:
             self._restore(checkpoint)
         self.results = ResultsCsv(folder / "results.csv", self.first_epoch + 1)
-        self.steps, self.step_seconds = 0, 0.0
+        self.step_seconds: list[float] = []
         write_yaml(folder / "args.yaml", settings.model_dump(mode="json"))
         write_yaml(folder / "dataset.yaml", {"origin": origin, "train": len(training), "val": len(validation), "names": dict(names)})
         log.info("%s: %d training and %d validation images, %d classes", origin, len(training), len(validation), len(names))
@@ -199,7 +203,8 @@ class Trainer:
         if not stopped:
             self._finish()
         final = self._validate_best() if self.validation else None
-        seconds = self.step_seconds / max(self.steps, 1)
+        times = self.step_seconds[1:] or self.step_seconds  # the first step includes the start of the loaders
+        seconds = sum(times) / max(len(times), 1)
         return TrainResult(self.folder, self.best, self.last, final, done, self.best_epoch, seconds, stopped)
 
     def _epoch(self, epoch: int, progress: ProgressFn, should_stop: Callable[[], bool]) -> list[float]:
@@ -223,8 +228,7 @@ class Trainer:
                 self._update()
                 pending = 0
             now = time.perf_counter()
-            if epoch > self.first_epoch or i > 0:  # the first step includes the start of the loaders
-                self.steps, self.step_seconds = self.steps + 1, self.step_seconds + now - clock
+            self.step_seconds.append(now - clock)
             clock = now
             done = (epoch - self.first_epoch + (i + 1) / steps) / (s.epochs - self.first_epoch)
             if i % 10 == 0 or i + 1 == steps:

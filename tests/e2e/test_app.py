@@ -172,7 +172,7 @@ def train(app: App, checkpoint: Path) -> str:
     app.open_operator("train")
     app.type("epochs", "0")
     app.refused(re.compile("greater than or equal to 1"), "04-train-refused-epochs")
-    app.type("epochs", "22")
+    app.type("epochs", "40")
     app.gone(re.compile("greater than or equal to 1"))
     app.choose("Labels", "boxes (0 masks)")
     app.refused(re.compile("none with a mask"), "05-train-refused-labels")
@@ -188,12 +188,12 @@ def train(app: App, checkpoint: Path) -> str:
     app.type("device", "cpu")
     app.field("Advanced settings").locator("input").first.click()
     app.choose("optimizer", "AdamW")
-    for setting, value in {"lr0": "0.01", "mosaic": "0", "scale": "0.1"}.items():
+    for setting, value in {"lr0": "0.002", "nbs": "4", "warmup_bias_lr": "0", "mosaic": "0", "scale": "0.1"}.items():
         app.type(setting, value)  # so that it soon knows these few images by heart, and has something to show
     app.page.wait_for_timeout(1500)
     app.shot("07-train-form")
     app.execute()
-    app.sees(re.compile(r"epoch \d+/22 box"))
+    app.sees(re.compile(r"epoch \d+/40 box"))
     app.shot("08-train-progress")
     app.sees(re.compile("Checkpoint:"), timeout=150_000)
     app.shot("09-train-done")
@@ -223,7 +223,7 @@ def predict(app: App, last: str) -> None:
     app.gone(re.compile("holds ground truth"))
     app.choose("Model", "A file ...")
     app.type("Model file", last)
-    app.type("conf", "0.1")
+    app.type("conf", "0.25")
     app.execute()
     app.sees(re.compile(r"[1-9]\d* objects? in 12 images"))
     app.page.wait_for_timeout(2000)

@@ -185,3 +185,9 @@ def test_average_equals_one_made_by_hand() -> None:
     assert not average.net.training and not any(p.requires_grad for p in average.net.parameters())
     key = next(k for k in expected if k.endswith("running_mean"))
     assert (net.state_dict()[key] - average.net.state_dict()[key]).abs().max() > 0.1, "it is an average, and of the statistics too"
+
+
+def test_short_auto_runs_follow_their_statistics_faster() -> None:
+    assert resolve(TrainSettings(epochs=10), 100, 3).bn_momentum == 0.1
+    assert resolve(TrainSettings(epochs=1000), 100_000, 3).bn_momentum == 0.03
+    assert resolve(TrainSettings(epochs=10, optimizer="SGD"), 100, 3).bn_momentum == 0.03
