@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -193,7 +193,3 @@ def fit_to_classes(checkpoint: Checkpoint, names: Names) -> tuple[YOLOv8Seg, lis
                 new[key][target] = old[key][source]
     net.load_state_dict({**new, **fitting})
     return net.eval(), sorted(new.keys() - fitting.keys())
-
-
-def names_from(classes: Sequence[str]) -> Names:
-    return dict(enumerate(classes))
