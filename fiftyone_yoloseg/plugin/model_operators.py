@@ -1,0 +1,132 @@
+"""Operators on models: training, validation, prediction, export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fiftyone.operators.types import RiskLevel
+
+from ..bridge import background, defaults, runs
+from ..bridge.jobs import Params, view_params
+from ..bridge.views import check_view
+from ..config import ExportSettings, PredictSettings, TrainSettings, ValSettings
+from ..errors import UserError
+from .base import JobOperator, Steps
+from .forms import Form, check_folder
+from .splits import split_fields
+
+
+class Train(JobOperator):
+    name = job = "train"
+    label = "YOLO-seg: train"
+    icon = "model_training"
+    description = "Train a YOLOv8-seg on the masks of this dataset, in a process of its own that outlives the App"
+    risk = RiskLevel.MEDIUM
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        running = self.running(ctx.dataset)
+        action = "new"
+        if running:
+            choices = {"new": "Start another training"}
+            for job, status in running.items():
+                choices |= {f"watch:{job}": f"Watch {job}: {status}", f"stop:{job}": f"Stop {job} after its current step"}
+            action = form.choice("action", "A training is running", "", choices, f"watch:{next(iter(running))}", radio=True)
+        else:
+            form.get("action")
+        if action != "new":
+            form.known.update(ctx.params)
+            return {"job": action}
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        field, maskless = form.label_field(view)
+        model = form.model(ctx.dataset, new=True)
+        split = split_fields(form, view)
+        settings = form.settings(
+            TrainSettings,
+            ("epochs", "imgsz", "batch", "device", "name"),
+            hidden=("data", "project", "resume", "exist_ok", "val", "seed"),
+            suggested={"imgsz": defaults.suggest_imgsz(view), "name": "train"},
+        )
+        form.flag("follow", "Show the progress here", "If not, the training runs unseen; this form shows it when it is opened again", True)
+        val = split["split"] if split["split"] != "random" else split["val_fraction"]
+        options = {**settings, "seed": split["seed"], "project": str(defaults.work_dir(ctx.dataset) / "runs")}
+        return view_params(view, label_field=field, maskless=maskless, model=model, val=val, **options)
+
+    def running(self, dataset: Any) -> dict[str, str]:
+        """Trainings of this dataset that are under way: name -> where they stand."""
+        jobs = background.jobs_of(self.jobs_dir(dataset), self.job)[:10]
+        found = {job.name: job.status() for job in jobs}
+        return {name: status.label for name, status in found.items() if status.state == "running"}
+
+    def steps(self, ctx: Any, params: Params) -> Steps:
+        if "job" in params:
+            action, _, name = params["job"].partition(":")
+            job = background.BackgroundJob(self.jobs_dir(ctx.dataset) / name)
+            if action == "stop":
+                job.stop()
+        else:
+            job = background.start(self.job, params, self.jobs_dir(ctx.dataset))
+            if ctx.params.get("follow") is False:
+                return background.report_start(job)
+        return background.follow(job)
+
+    def inline(self, ctx: Any, params: Params) -> dict[str, Any]:
+        if "job" in params:
+            raise UserError("watching and stopping a training is for the App")
+        return super().inline(ctx, params)
+
+
+class Validate(JobOperator):
+    name = job = "validate"
+    label = "YOLO-seg: validate"
+    icon = "fact_check"
+    description = "COCO-exact box and mask mAP of a model on the labels of this dataset; changes nothing"
+    risk = RiskLevel.LOW
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        model = form.model(ctx.dataset, exported=True)
+        field, maskless = form.label_field(view)
+        settings = form.settings(ValSettings, ("imgsz", "batch", "device"), hidden=("data", "split"))
+        return view_params(view, model=model, label_field=field, maskless=maskless, **settings)
+
+
+class Predict(JobOperator):
+    name = job = "predict"
+    label = "YOLO-seg: predict"
+    icon = "auto_awesome"
+    description = "Predict masks on samples and write them back as labels that the App can show, score and edit"
+    risk = RiskLevel.MEDIUM
+    changes_samples = True
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        model = form.model(ctx.dataset, exported=True)
+        overwrite = bool(form.get("overwrite", False))
+        field = form.text("label_field", "Write to field", "A new field, or one with earlier predictions of this tool",
+                          defaults.free_field(ctx.dataset), lambda name: runs.check_writable(view, name, overwrite), required=True)  # fmt: skip
+        if overwrite or "overwrite=True" in form.problems.get("label_field", ""):
+            form.flag("overwrite", "Replace these labels", "They were not written by this tool and will be lost")
+        settings = form.settings(PredictSettings, ("conf", "imgsz", "batch", "device"), hidden=("vid_stride",), suggested={"batch": 8})
+        return view_params(view, model=model, label_field=field, overwrite=overwrite, **settings)
+
+
+class Export(JobOperator):
+    name = job = "export"
+    label = "YOLO-seg: export a model"
+    icon = "ios_share"
+    description = "Export a checkpoint for use elsewhere, compared with the torch model on images of this dataset"
+    risk = RiskLevel.MEDIUM
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        model = form.model(ctx.dataset)
+        format_ = form.choice("format", "Format", "What to export to", {f: f for f in defaults.export_formats()}, "onnx")
+        settings = form.settings(ExportSettings, ("imgsz", "dynamic"), hidden=("output", "format"))
+        output = form.text("output", "Write to", "Full path; beside the checkpoint if empty", None, check_folder)
+        if output:
+            settings["output"] = output
+        return view_params(view, model=model, format=format_, **settings)
