@@ -162,7 +162,7 @@ def annotation_mask(segmentation: Any, height: int, width: int) -> CropMask:
     Raises ValueError if it is neither or does not fit an image of (height, width) pixels.
     """
     if isinstance(segmentation, dict):
-        return _rle_mask(segmentation, height, width)
+        return masks.from_checked_rle(segmentation, height, width)
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("it is neither a list of polygons nor RLE; boxes alone cannot be used here")
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
@@ -176,41 +176,3 @@ def annotation_mask(segmentation: Any, height: int, width: int) -> CropMask:
         if mask.w:
             return mask
     return polygons_to_mask([array.reshape(-1, 2) for array in arrays], height, width)
-
-
-def _rle_mask(rle: dict[str, Any], height: int, width: int) -> CropMask:
-    size, counts = rle["size"], rle["counts"]
-    if list(size) != [height, width]:
-        raise ValueError(f"RLE of size {size}, image of [{height}, {width}] (height, width)")
-    runs = counts if isinstance(counts, list) else _runs(counts)
-    if any(not isinstance(run, int) or run < 0 for run in runs) or sum(runs) != height * width:
-        raise ValueError("RLE counts do not add up to the image size")
-    mask = masks.from_coco_rle({"size": [height, width], "counts": counts})
-    if mask.w == 0:
-        raise ValueError("RLE without any pixel")
-    return mask
-
-
-def _runs(counts: str | bytes) -> list[int]:
-    """Run lengths of a compressed RLE: 5 bits a character, the lowest first; from the fourth on, differences to the last but one.
-
-    Decoded here only to check them: pycocotools trusts what it gets.
-    """
-    text = counts.encode() if isinstance(counts, str) else counts
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = character - 48
-        if not 0 <= bits < 64:
-            raise ValueError("RLE counts hold a character that does not belong there")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("RLE counts end in the middle of a number")
-    return runs

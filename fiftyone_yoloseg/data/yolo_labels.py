@@ -1,28 +1,63 @@
 """YOLO-seg label files: one object a row, coordinates as shares of the image's width and height.
 
 Polygon row: class x1 y1 ... xn yn, n >= 3.  Box row: class cx cy w h, read as a rectangle.  Both may be in one file.
+Run lengths: class rle height width counts, with the compressed counts of COCO.
 With confidences (prediction files), one more number ends the row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from ..errors import DataError
+from ..errors import DataError, SettingsError
 from ..geometry import masks
-from ..geometry.polygons import mask_to_polygon
-from ..geometry.rasterize import polygon_to_mask
-from ..types import CropMask, InstanceRecord
+from ..geometry.masks import Crop
+from ..geometry.polygons import Outline, bitmap_outlines
+from ..geometry.rasterize import OwnOutline, foreign_to_crop, own_outlines, paint
+from ..types import InstanceRecord
 from .files import read_text, write_text
+from .label_text import Floats, parse_fixed, walks_text
 
+Dialect = Literal["bridge", "rows", "rle"]
 OUTSIDE = 0.01
 """Coordinates may be this far outside of [0, 1] and are clipped; farther ones are errors."""
+RLE = "rle"
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RowStyle:
+    """How objects become rows.
+
+    dialect: "bridge", one polygon an object, its parts and holes joined; "rows", one polygon a part; "rle", run lengths.
+    outline: "pixel", border pixels; "edge", pixel corners, for readers that fill as COCO does. tolerance: see `mask_to_polygon`.
+    Raises SettingsError for what cannot be combined.
+    """
+
+    dialect: Dialect = "bridge"
+    outline: Outline = "pixel"
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.dialect not in ("bridge", "rows", "rle"):
+            raise SettingsError(f"dialect={self.dialect!r}: use bridge, rows or rle")
+        if self.outline not in ("pixel", "edge"):
+            raise SettingsError(f"outline={self.outline!r}: use pixel or edge")
+        if not 0 <= self.tolerance < math.inf:
+            raise SettingsError(f"tolerance={self.tolerance}: must be 0 or more pixels")
+        if self.dialect == "rle" and (self.outline != "pixel" or self.tolerance > 0):
+            raise SettingsError("dialect=rle holds the pixels themselves: leave outline and tolerance as they are")
+        if self.dialect == "rows" and self.outline == "edge":
+            raise SettingsError("dialect=rows with outline=edge: nothing in such rows would tell which belong to one object; use outline=pixel")
+
+
+EXACT = RowStyle()
 
 
 @dataclass(slots=True)
@@ -34,8 +69,47 @@ class LabelFile:
     duplicates: int = 0
 
 
+@dataclass(slots=True)
+class RowObject:
+    """One object of a label file. line: its first row, from 1. crop: its pixels. box: x1, y1, x2, y2 in image pixels if a row states it."""
+
+    line: int
+    cls: int
+    crop: Crop
+    box: Box | None = None
+    confidence: float | None = None
+
+
+@dataclass(slots=True)
+class Rows:
+    """The objects of a label file, what is wrong with it as (line, what), and how many repeated rows were dropped."""
+
+    objects: list[RowObject] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    duplicates: int = 0
+
+
 class _RowError(ValueError):
     """What is wrong with one row."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """values: coordinates as shares of the image size; or rle: the pixels that the row holds."""
+
+    line: int
+    cls: int
+    values: Floats
+    confidence: float | None = None
+    rle: Crop | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for rows that say the same."""
+        return self.cls, self.confidence, self.values.tobytes(), self.rle and (self.rle[0].tobytes(), *self.rle[1:])
+
+
+# ---- reading
 
 
 def read_label_file(path: Path | str, height: int, width: int, nc: int, *, confidences: bool = False, strict: bool = False) -> LabelFile:
@@ -45,40 +119,109 @@ def read_label_file(path: Path | str, height: int, width: int, nc: int, *, confi
     confidences: a row with one number more than its shape needs ends in a confidence.
     """
     path = Path(path)
-    out = LabelFile()
     try:
-        text = read_text(path)
+        rows = read_rows(read_text(path), height, width, nc, confidences=confidences)
     except DataError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            return out
+            return LabelFile()
         if strict:
             raise
-        out.problems.append(str(error))
-        return out
-    seen: set[tuple[float | None, ...]] = set()
-    for number, line in enumerate(text.split("\n"), 1):
-        fields = line.split()
-        if not fields:
+        return LabelFile(problems=[str(error)])
+    problems = [f"{path}:{line}: {what}" for line, what in rows.problems]
+    if problems and strict:
+        raise DataError(problems[0])
+    records = []
+    for o in rows.objects:
+        mask = masks.from_bitmap(*o.crop)
+        records.append(InstanceRecord(o.cls, mask, o.box or mask.box, source_id=f"{path.name}:{o.line}", confidence=o.confidence))
+    return LabelFile(records, problems, rows.duplicates)
+
+
+def read_rows(text: str, height: int, width: int, nc: int, *, confidences: bool = False) -> Rows:
+    """As `read_label_file`, from its text. Rows that hold the parts of one object are put together again."""
+    out = Rows()
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line and not line.isspace()]
+    rows = _uniform_rows(lines, nc)
+    if rows is None:
+        rows = []
+        for number, line in lines:
+            try:
+                rows.append(_parse(line.split(), number, height, width, nc, confidences))
+            except _RowError as error:
+                out.problems.append((number, str(error)))
+    seen: set[tuple[object, ...]] = set()
+    for group, outlines in _groups(rows, _own_outlines(rows, height, width)):
+        key = tuple(row.key for row in group)
+        if key in seen:
+            out.duplicates += len(group)
             continue
+        seen.add(key)
         try:
-            cls, values, confidence = _parse(fields, nc, confidences)
-            key = (cls, confidence, *values.tolist())
-            if key in seen:
-                out.duplicates += 1
-                continue
-            seen.add(key)
-            mask, box = _shape(values, height, width)
+            parts = [_object(row, outline, height, width) for row, outline in zip(group, outlines, strict=True)]
         except _RowError as error:
-            out.problems.append(f"{path}:{number}: {error}")
-            if strict:
-                raise DataError(out.problems[-1]) from None
+            out.problems.append((group[0].line, str(error)))
             continue
-        out.records.append(InstanceRecord(cls, mask, box, source_id=f"{path.name}:{number}", confidence=confidence))
+        parts[0].crop = masks.union([part.crop for part in parts])
+        out.objects.append(parts[0])
+    out.problems.sort()
     return out
 
 
-def _parse(fields: list[str], nc: int, confidences: bool) -> tuple[int, npt.NDArray[np.float64], float | None]:
-    """Class, coordinates and confidence of a row."""
+def _uniform_rows(lines: Sequence[tuple[int, str]], nc: int) -> list[_Row] | None:
+    """The rows of a file as we write it, all at once; None for any other file, or if anything is wrong with it."""
+    heads, tails = [], []
+    for _, line in lines:
+        head, _, tail = line.partition(" ")
+        if not (tail and line.isascii() and head.isdigit() and len(head) < 10 and int(head) < nc):
+            return None
+        heads.append(int(head))
+        tails.append(tail.encode())
+    values = parse_fixed(tails)
+    if values is None or any(len(v) % 2 or len(v) < 4 or v.max() > 1 for v in values):
+        return None
+    return [_Row(number, cls, v) for cls, (number, _), v in zip(heads, lines, values, strict=True)]
+
+
+def _groups(rows: Sequence[_Row], outlines: Sequence[OwnOutline | None]) -> list[tuple[list[_Row], list[OwnOutline | None]]]:
+    """The rows of each object, and their outlines."""
+    groups: list[tuple[list[_Row], list[OwnOutline | None]]] = []
+    for row, outline in zip(rows, outlines, strict=True):
+        if outline is not None and outline.continues and groups and groups[-1][0][0].cls == row.cls:
+            groups[-1][0].append(row)
+            groups[-1][1].append(outline)
+        else:
+            groups.append(([row], [outline]))
+    return groups
+
+
+def _own_outlines(rows: Sequence[_Row], height: int, width: int) -> list[OwnOutline | None]:
+    """Of each row, what it is if it is our pixel outline."""
+    polygons = [i for i, row in enumerate(rows) if row.rle is None and len(row.values) >= 6]
+    out: list[OwnOutline | None] = [None] * len(rows)
+    if polygons:
+        points = np.concatenate([rows[i].values for i in polygons]).reshape(-1, 2) * [width, height]
+        for i, outline in zip(polygons, own_outlines(points, [len(rows[i].values) // 2 for i in polygons]), strict=True):
+            out[i] = outline
+    return out
+
+
+def _object(row: _Row, outline: OwnOutline | None, height: int, width: int) -> RowObject:
+    if row.rle is not None:
+        return RowObject(row.line, row.cls, row.rle, confidence=row.confidence)
+    if outline is not None:
+        return RowObject(row.line, row.cls, paint(outline.rings, height, width), confidence=row.confidence)
+    if len(row.values) == 4:
+        crop, box = _rectangle(row.values, height, width)
+        return RowObject(row.line, row.cls, crop, box, row.confidence)
+    points = np.clip(row.values, 0, 1).reshape(-1, 2) * [width, height]
+    return RowObject(row.line, row.cls, foreign_to_crop(points, height, width), confidence=row.confidence)
+
+
+def _parse(fields: list[str], line: int, height: int, width: int, nc: int, confidences: bool) -> _Row:
+    """Any row, checked."""
+    rle = None
+    if len(fields) > 1 and fields[1] == RLE:
+        fields, rle = _parse_rle(fields, height, width)
     try:
         numbers = np.array(fields, np.float64)
     except ValueError:
@@ -91,10 +234,14 @@ def _parse(fields: list[str], nc: int, confidences: bool) -> tuple[int, npt.NDAr
     cls, values, confidence = int(numbers[0]), numbers[1:], None
     if not 0 <= cls < nc:
         raise _RowError(f"class {fields[0][:40]} is not in 0..{nc - 1}")
-    if confidences and len(values) % 2 and len(values) >= 5:
+    if confidences and (len(values) == 1 if rle else len(values) % 2 and len(values) >= 5):
         values, confidence = values[:-1], float(values[-1])
         if not 0 <= confidence <= 1:
             raise _RowError(f"confidence {confidence:g} is not in [0, 1]")
+    if rle is not None:
+        if len(values):
+            raise _RowError(f"has {len(values)} numbers after its run lengths")
+        return _Row(line, cls, values, confidence, rle)
     if len(values) < 4:
         raise _RowError(f"has {len(values)} coordinates; a box needs 4, a polygon 6 or more")
     if len(values) % 2:
@@ -103,7 +250,18 @@ def _parse(fields: list[str], nc: int, confidences: bool) -> tuple[int, npt.NDAr
         worst = values[np.argmax(np.abs(values - 0.5))]
         hint = "; coordinates must be shares of the image size, not pixels" if worst > 2 else ""
         raise _RowError(f"coordinate {worst:g} is not in [0, 1]{hint}")
-    return cls, values, confidence
+    return _Row(line, cls, values, confidence)
+
+
+def _parse_rle(fields: list[str], height: int, width: int) -> tuple[list[str], Crop]:
+    """A row of run lengths -> its other fields, and the pixels."""
+    if len(fields) < 5:
+        raise _RowError("is cut off: a row of run lengths is `class rle height width counts`")
+    try:
+        mask = masks.from_checked_rle({"size": [int(fields[2]), int(fields[3])], "counts": fields[4]}, height, width)
+    except ValueError as error:
+        raise _RowError(str(error)) from None
+    return [fields[0], *fields[5:]], (masks.crop_bitmap(mask), mask.x, mask.y)
 
 
 def _is_number(text: str) -> bool:
@@ -114,15 +272,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _shape(values: npt.NDArray[np.float64], height: int, width: int) -> tuple[CropMask, tuple[float, float, float, float]]:
-    if len(values) == 4:
-        return _rectangle(values, height, width)
-    mask = polygon_to_mask(np.clip(values, 0, 1).reshape(-1, 2) * [width, height], height, width)
-    return mask, mask.box
-
-
-def _rectangle(values: npt.NDArray[np.float64], height: int, width: int) -> tuple[CropMask, tuple[float, float, float, float]]:
-    """Mask and box of cx, cy, w, h: the pixels whose centres are inside, at least one."""
+def _rectangle(values: Floats, height: int, width: int) -> tuple[Crop, Box]:
+    """Pixels and box of cx, cy, w, h: the pixels whose centres are inside, at least one."""
     cx, cy, w, h = values.tolist()
     if w <= 0 or h <= 0:
         raise _RowError(f"is a box without area (w {w:g}, h {h:g})")
@@ -130,33 +281,55 @@ def _rectangle(values: npt.NDArray[np.float64], height: int, width: int) -> tupl
     (x1, y1), (x2, y2) = np.clip(edges, 0, [width, height]).tolist()
     left, top = min(math.floor(x1 + 0.5), width - 1), min(math.floor(y1 + 0.5), height - 1)
     right, bottom = max(math.floor(x2 + 0.5), left + 1), max(math.floor(y2 + 0.5), top + 1)
-    return masks.from_bitmap(np.ones((bottom - top, right - left), np.uint8), left, top), (x1, y1, x2, y2)
+    return (np.ones((bottom - top, right - left), np.uint8), left, top), (x1, y1, x2, y2)
 
 
-def format_row(record: InstanceRecord, height: int, width: int, *, tolerance: float = 0.0, confidence: bool = False) -> str:
-    """The polygon row of an object, without line end; `read_label_file` gives the same mask back if tolerance (pixels) is 0.
+# ---- writing
 
-    confidence: write the record's confidence as the last number, for prediction files only. Raises DataError for an object without any pixel.
+
+def format_objects(objects: Sequence[tuple[int, Crop]], height: int, width: int, style: RowStyle = EXACT) -> list[list[str]]:
+    """(class, pixels) of the objects of one image -> the rows of each, without line ends. Each must have a pixel in the image.
+
+    `read_rows` gives the same pixels back if the style's tolerance is 0.
     """
-    polygon = mask_to_polygon(record.mask, tolerance=tolerance)
-    if len(polygon) == 0:
+    if style.dialect == "rle":
+        return [[_rle_row(cls, crop, height, width)] for cls, crop in objects]
+    walks, corners, owners = [], [], []
+    for i, (_, (bits, x, y)) in enumerate(objects):
+        for walk in bitmap_outlines(bits, tolerance=style.tolerance, outline=style.outline, split=style.dialect == "rows"):
+            walks.append(walk)
+            corners.append((x, y))
+            owners.append(i)
+    continues = [a == b for a, b in zip(owners, [-1, *owners], strict=False)]
+    rows: list[list[str]] = [[] for _ in objects]
+    for owner, text in zip(owners, walks_text(walks, corners, (height, width), style.outline, continues), strict=True):
+        rows[owner].append(f"{objects[owner][0]}{text.decode()}")
+    return rows
+
+
+def _rle_row(cls: int, crop: Crop, height: int, width: int) -> str:
+    counts = masks.to_coco_rle(masks.from_bitmap(*crop), height, width)["counts"]
+    return f"{cls} {RLE} {height} {width} {counts.decode()}"
+
+
+def format_record(record: InstanceRecord, height: int, width: int, style: RowStyle = EXACT, *, confidence: bool = False) -> list[str]:
+    """The rows of an object, without line ends.
+
+    confidence: end each row with the record's confidence, for prediction files only. Raises DataError for an object without any pixel.
+    """
+    if record.mask.w == 0:
         raise DataError(f"object {record.source_id or '(no id)'} of class {record.cls} has no pixel: it cannot be a label row")
-    number = f" %.{decimals(height, width)}f"
-    row = f"{record.cls}" + (number * polygon.size) % tuple((polygon / [width, height]).ravel().tolist())
-    return row if not confidence or record.confidence is None else f"{row} {record.confidence:.6f}"
-
-
-def decimals(height: int, width: int) -> int:
-    """Decimals that keep a vertex within 0.005 pixels of its place, as our reader needs; six up to 10,000 pixels."""
-    return max(6, math.ceil(math.log10(max(height, width, 1))) + 2)
+    crop = masks.crop_bitmap(record.mask), record.mask.x, record.mask.y
+    rows = format_objects([(record.cls, crop)], height, width, style)[0]
+    return rows if not confidence or record.confidence is None else [f"{row} {record.confidence:.6f}" for row in rows]
 
 
 def write_label_file(
-    path: Path | str, records: Iterable[InstanceRecord], height: int, width: int, *, tolerance: float = 0.0, confidence: bool = False
+    path: Path | str, records: Iterable[InstanceRecord], height: int, width: int, style: RowStyle = EXACT, *, confidence: bool = False
 ) -> None:
     """Write the objects of one image of (height, width) pixels, whole or not at all. No objects: an empty file.
 
     The format has no word for crowds: leave them out, or they become objects.
     """
-    rows = [format_row(record, height, width, tolerance=tolerance, confidence=confidence) for record in records]
+    rows = [row for record in records for row in format_record(record, height, width, style, confidence=confidence)]
     write_text(Path(path), "".join(row + "\n" for row in rows))

@@ -16,6 +16,8 @@ from pycocotools import mask as coco_mask
 from ..types import CropMask
 
 Bitmap = npt.NDArray[np.uint8]
+Crop = tuple[Bitmap, int, int]
+"""A bitmap and the image position x, y of its top-left pixel."""
 EMPTY = CropMask(0, 0, 0, 0, b"")
 
 
@@ -89,6 +91,71 @@ def from_coco_rle(rle: dict[str, Any]) -> CropMask:
         return EMPTY
     # toBbox gives a too large rectangle when a run passes from one column into the next, so crop again
     return from_bitmap(coco_mask.decode(rle)[top : top + h, left : left + w], left, top)
+
+
+def from_checked_rle(rle: dict[str, Any], height: int, width: int) -> CropMask:
+    """As `from_coco_rle`, for run lengths from outside: pycocotools trusts what it gets.
+
+    Raises ValueError if they do not fill an image of (height, width) pixels or mark none of them.
+    """
+    size, counts = rle["size"], rle["counts"]
+    if list(size) != [height, width]:
+        raise ValueError(f"RLE of size {size}, image of [{height}, {width}] (height, width)")
+    runs = counts if isinstance(counts, list) else _runs(counts)
+    if any(not isinstance(run, int) or run < 0 for run in runs) or sum(runs) != height * width:
+        raise ValueError("RLE counts do not add up to the image size")
+    mask = from_coco_rle({"size": [height, width], "counts": counts})
+    if mask.w == 0:
+        raise ValueError("RLE without any pixel")
+    return mask
+
+
+def _runs(counts: str | bytes) -> list[int]:
+    """Run lengths of a compressed RLE: 5 bits a character, the lowest first; from the fourth on, differences to the last but one."""
+    text = counts.encode() if isinstance(counts, str) else counts
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = character - 48
+        if not 0 <= bits < 64:
+            raise ValueError("RLE counts hold a character that does not belong there")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("RLE counts end in the middle of a number")
+    return runs
+
+
+def union(crops: Sequence[Crop]) -> Crop:
+    """All pixels of one or more crops."""
+    if len(crops) == 1:
+        return crops[0]
+    x, y = min(x for _, x, _ in crops), min(y for _, _, y in crops)
+    right, bottom = max(x + bits.shape[1] for bits, x, _ in crops), max(y + bits.shape[0] for bits, _, y in crops)
+    canvas = np.zeros((bottom - y, right - x), np.uint8)
+    for bits, left, top in crops:
+        canvas[top - y : top - y + bits.shape[0], left - x : left - x + bits.shape[1]] |= bits
+    return canvas, x, y
+
+
+def crop_iou(a: Crop, b: Crop) -> float:
+    """Intersection over union of two crops of 0 and 1; 0 if both are without pixels."""
+    (bits_a, ax, ay), (bits_b, bx, by) = a, b
+    if ax == bx and ay == by and np.array_equal(bits_a, bits_b):
+        return 1.0 if bits_a.any() else 0.0
+    x1, y1 = max(ax, bx), max(ay, by)
+    x2, y2 = min(ax + bits_a.shape[1], bx + bits_b.shape[1]), min(ay + bits_a.shape[0], by + bits_b.shape[0])
+    both = 0
+    if x1 < x2 and y1 < y2:
+        both = int(np.count_nonzero(bits_a[y1 - ay : y2 - ay, x1 - ax : x2 - ax] & bits_b[y1 - by : y2 - by, x1 - bx : x2 - bx]))
+    either = int(np.count_nonzero(bits_a) + np.count_nonzero(bits_b)) - both
+    return both / either if either else 0.0
 
 
 def iou(a: Sequence[CropMask], b: Sequence[CropMask]) -> npt.NDArray[np.float64]:

@@ -24,6 +24,8 @@ from . import masks
 
 Points = npt.NDArray[np.float64]
 Ring = npt.NDArray[np.int32]
+Marks = npt.NDArray[np.int8]
+Walk = tuple[Ring, Marks]
 Outline = Literal["pixel", "edge"]
 
 OFFSET = 0.25
@@ -34,27 +36,54 @@ PLAIN, OPEN, CLOSE = 0, 1, -1
 def mask_to_polygon(mask: CropMask, *, tolerance: float = 0.0, outline: Outline = "pixel") -> Points:
     """One closed polygon, (n, 2) x, y in image pixels, n >= 3; (0, 2) for an empty mask. The first point is not repeated.
 
-    tolerance: how far the outline may stray to save vertices, in pixels; 0 keeps every pixel.
+    tolerance: how far the outline may stray to save vertices, in pixels; 0 keeps every pixel. A hole is never closed by it.
     """
     if mask.w == 0:
         return np.zeros((0, 2))
-    rings = [ring for outer, holes in _rings(masks.crop_bitmap(mask), outline) for ring in (outer, *holes)]
+    return vertices(bitmap_outlines(masks.crop_bitmap(mask), tolerance=tolerance, outline=outline)[0], mask.x, mask.y, outline)
+
+
+def bitmap_outlines(crop: masks.Bitmap, *, tolerance: float = 0.0, outline: Outline = "pixel", split: bool = False) -> list[Walk]:
+    """The outline of a bitmap that has pixels, as one closed walk; with `split` as one for each part, its holes joined to it.
+
+    A walk is its vertices, (n, 2) int32, n >= 3, border pixels or pixel corners of the crop, and the mark of each, (n,) int8.
+    """
+    simple = outline == "pixel" and tolerance <= 0
+    if simple:
+        contours, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        if len(contours) == 1:
+            return [_at_least_three(np.asarray(contours[0], np.int32).reshape(-1, 2), None)]
+    parts = [[outer, *holes] for outer, holes in _rings(crop, outline)]
     if tolerance > 0:
-        rings = [_simplify(ring, tolerance) for ring in rings]
-    elif outline == "edge" or len(rings) == 1:
-        rings = [ring[_corners(ring)] for ring in rings]
-    if len(rings) == 1:
-        points, marks = rings[0], np.zeros(len(rings[0]))
-    else:
-        points, marks = _join(rings, _bridges(rings), thin=tolerance <= 0)
-    if len(points) < 3:  # a single pixel or a straight line of pixels: readers want three points
-        last = np.full(3 - len(points), len(points) - 1)
-        points, marks = np.concatenate([points, points[last]]), np.concatenate([marks, marks[last]])
-    out: Points = points.astype(np.float64) + np.array([mask.x, mask.y])
+        parts = [_simplify(rings, tolerance, crop.shape) for rings in parts]
+    if not split:
+        parts = [[ring for rings in parts for ring in rings]]
+    return [_walk(rings, thin=tolerance <= 0) for rings in parts]
+
+
+def vertices(walk: Walk, x: int, y: int, outline: Outline) -> Points:
+    """A walk of a crop whose top-left pixel is (x, y), as points in image pixels."""
+    points, marks = walk
+    out: Points = points.astype(np.float64) + np.array([x, y])
     if outline == "pixel":
         out[:, 0] += OFFSET + MARK * marks
         out[:, 1] += OFFSET
     return out
+
+
+def _walk(rings: list[Ring], *, thin: bool) -> Walk:
+    if len(rings) == 1:
+        return _at_least_three(rings[0][_corners(rings[0])] if thin else rings[0], None)
+    return _at_least_three(*_join(rings, _bridges(rings), thin=thin))
+
+
+def _at_least_three(points: Ring, marks: Marks | None) -> Walk:
+    """A single pixel or a straight line of pixels has fewer: readers want three points."""
+    marks = np.zeros(len(points), np.int8) if marks is None else marks
+    if len(points) < 3:
+        last = np.full(3 - len(points), len(points) - 1)
+        points, marks = np.concatenate([points, points[last]]), np.concatenate([marks, marks[last]])
+    return points, marks
 
 
 def mask_outline_parts(mask: CropMask) -> list[tuple[Points, list[Points]]]:
@@ -95,8 +124,17 @@ def _corners(ring: Ring) -> npt.NDArray[np.bool_]:
     return corner
 
 
-def _simplify(ring: Ring, tolerance: float) -> Ring:
-    return np.asarray(cv2.approxPolyDP(ring, tolerance, True), np.int32).reshape(-1, 2)
+def _simplify(rings: list[Ring], tolerance: float, shape: tuple[int, ...]) -> list[Ring]:
+    """An outer ring and its holes with fewer vertices; as they are where a hole would be gone, or nearly so."""
+    exact = [ring[_corners(ring)] for ring in rings]
+    simple = [np.asarray(cv2.approxPolyDP(ring, tolerance, True), np.int32).reshape(-1, 2) for ring in rings]
+    for hole in rings[1:]:
+        inside = cv2.fillPoly(np.zeros(shape, np.uint8), [hole], (1,))
+        inside[hole[:, 1], hole[:, 0]] = 0
+        filled = cv2.fillPoly(np.zeros(shape, np.uint8), simple, (1,)) & inside
+        if 2 * np.count_nonzero(filled) > np.count_nonzero(inside):
+            return exact
+    return simple
 
 
 def _bridges(rings: list[Ring]) -> npt.NDArray[np.int64]:
@@ -107,37 +145,40 @@ def _bridges(rings: list[Ring]) -> npt.NDArray[np.int64]:
     the cost grows with the area and not with the square of the number of vertices.
     """
     points = np.concatenate(rings)
-    owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
-    width, height = points.max(0) + 1
-    pixel = points[:, 1].astype(np.int64) * width + points[:, 0]
-    order = np.argsort(pixel, kind="stable")
-    shared = np.flatnonzero(np.diff(pixel[order]) == 0)
+    owner = np.repeat(np.arange(len(rings), dtype=np.int32), [len(ring) for ring in rings])
+    width, height = (points.max(0) + 1).tolist()
+    pixel = points[:, 1] * width + points[:, 0]
 
-    seeds = np.ones((height, width), np.uint8)
-    seeds.ravel()[pixel] = 0
-    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    vertex_of_label = np.zeros(int(labels.max()) + 1, np.int64)
-    vertex_of_label[labels.ravel()[pixel]] = np.arange(len(points))
-    nearest = vertex_of_label[labels]
-    pairs = [np.stack([order[shared], order[shared + 1]], 1)]
-    for near in (nearest, nearest.T):  # neighbours in a column, then in a row
-        border = owner[near[1:]] != owner[near[:-1]]
-        pairs.append(np.stack([near[1:][border], near[:-1][border]], 1))
-    pair = np.concatenate(pairs)
-    length = np.abs(points[pair[:, 0]] - points[pair[:, 1]]).max(1)  # what OpenCV paints of a line
-    ranked = pair[np.argsort(length, kind="stable")]
-    # of each pair of rings only the first bridge can be part of the shortest tree
-    key = np.sort(owner[ranked], 1) @ np.array([len(rings), 1])
-    ranked = ranked[np.sort(np.unique(key, return_index=True)[1])]
+    seeds = np.ones(height * width, np.uint8)
+    seeds[pixel] = 0
+    _, labels = cv2.distanceTransformWithLabels(seeds.reshape(height, width), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    labels = labels.ravel()
+    vertex_of_label = np.zeros(len(points) + 1, np.int32)
+    vertex_of_label[labels[pixel]] = np.arange(len(points), dtype=np.int32)
+    region = owner.astype(np.uint16)[vertex_of_label][labels] if len(rings) < 65536 else owner[vertex_of_label][labels]
+    below = np.flatnonzero(region[width:] != region[:-width])
+    right = np.flatnonzero(region[1:] != region[:-1])
+    right = right[right % width != width - 1]
+    near = vertex_of_label[labels[np.concatenate([below, right])]]
+    far = vertex_of_label[labels[np.concatenate([below + width, right + 1])]]
+    # where rings share a pixel, the map knows one of them only
+    order = np.argsort(pixel, kind="stable")
+    shared = np.flatnonzero(pixel[order[1:]] == pixel[order[:-1]])
+    near, far = np.concatenate([order[shared], near]), np.concatenate([order[shared + 1], far])
+    length = np.abs(points[near] - points[far]).max(1)  # what OpenCV paints of a line
+    # of each pair of rings only the shortest bridge can be part of the shortest tree
+    ranked = np.argsort(length, kind="stable")
+    a, b = owner[near[ranked]].astype(np.int64), owner[far[ranked]].astype(np.int64)
+    first = np.sort(np.unique(np.minimum(a, b) * len(rings) + np.maximum(a, b), return_index=True)[1])
 
     root = list(range(len(rings)))
     chosen = []
-    for i, ends in enumerate(owner[ranked].tolist()):
-        a, b = (_find(root, end) for end in ends)
-        if a != b:
-            root[a] = b
+    for i, end_a, end_b in zip(ranked[first].tolist(), a[first].tolist(), b[first].tolist(), strict=True):
+        root_a, root_b = _find(root, end_a), _find(root, end_b)
+        if root_a != root_b:
+            root[root_a] = root_b
             chosen.append(i)
-    return ranked[chosen]
+    return np.stack([near[chosen], far[chosen]], 1)
 
 
 def _find(root: list[int], i: int) -> int:
@@ -147,7 +188,7 @@ def _find(root: list[int], i: int) -> int:
     return i
 
 
-def _join(rings: list[Ring], bridges: npt.NDArray[np.int64], *, thin: bool) -> tuple[Ring, npt.NDArray[np.float64]]:
+def _join(rings: list[Ring], bridges: npt.NDArray[np.int64], *, thin: bool) -> Walk:
     """One closed walk over all rings: points (n, 2) and their marks (n,). thin: leave out vertices inside straight runs."""
     start = np.cumsum([0] + [len(ring) for ring in rings])
     owner = (np.searchsorted(start, bridges, side="right") - 1).tolist()
@@ -168,11 +209,11 @@ def _join(rings: list[Ring], bridges: npt.NDArray[np.int64], *, thin: bool) -> t
                 children[ring].append(((i - entry[ring]) % len(rings[ring]), other))
                 queue.append(other)
 
-    walks: dict[int, tuple[list[Ring], list[npt.NDArray[np.float64]]]] = {}
+    walks: dict[int, tuple[list[Ring], list[Marks]]] = {}
     for ring in reversed(queue):
         turn = np.roll(np.arange(len(rings[ring])), -entry[ring])
         pieces: list[Ring] = []
-        marks: list[npt.NDArray[np.float64]] = []
+        marks: list[Marks] = []
         at = 0
         for i, child in sorted(children[ring]):
             _piece(rings[ring], turn[at : i + 1], keep[ring], OPEN, pieces, marks)
@@ -193,11 +234,13 @@ def _piece(
     keep: npt.NDArray[np.bool_],
     mark: int,
     pieces: list[Ring],
-    marks: list[npt.NDArray[np.float64]],
+    marks: list[Marks],
 ) -> None:
     """Append a stretch of a ring whose last vertex has the mark. Its ends stay, because bridges start there."""
     use = keep[index]
     use[[0, -1]] = True
     index = index[use]
     pieces.append(ring[index])
-    marks.append(np.append(np.zeros(len(index) - 1), mark))
+    stretch = np.zeros(len(index), np.int8)
+    stretch[-1] = mark
+    marks.append(stretch)

@@ -2,18 +2,20 @@
 
 What a list of numbers means depends on who wrote it. In image pixels:
 
-- every vertex at a whole number + 0.25 (or the two marks of `polygons`): our pixel outline. Exact, bridges paint nothing.
+- every vertex at a whole number + 0.25 (or the marks of `polygons`): our pixel outline. Exact, bridges paint nothing.
 - whole numbers, all sides along the axes: pixel edges. Exact. A rectangle whose side has vertices in the middle is not that
   but a pixel by pixel contour of OpenCV.
 - other whole numbers, or all at + 0.5: border pixels as OpenCV's findContours gives them. Vertices and lines are painted.
 - anything else: a drawn outline, rasterised as COCO does (pycocotools).
 
+Some tools write the parts of an object one after the other, each ended by its first point again. Such polygons are taken apart.
 No polygon is lost: one that covers no pixel by these rules paints the pixels of its lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,11 +24,12 @@ from pycocotools import mask as coco_mask
 
 from ..types import CropMask
 from . import masks
-from .polygons import CLOSE, MARK, OFFSET, OPEN, Points
+from .masks import Crop
+from .polygons import MARK, OFFSET, OPEN, Marks, Points
 
 # how far a vertex may be from its place: 6 decimals are 0.01 pixels at a width of 20,000
 SLACK = 0.02
-Lattice = npt.NDArray[np.int64]
+Lattice = npt.NDArray[np.int32]
 
 
 def polygon_to_mask(points: Points, height: int, width: int) -> CropMask:
@@ -34,50 +37,101 @@ def polygon_to_mask(points: Points, height: int, width: int) -> CropMask:
     points = np.asarray(points, np.float64).reshape(-1, 2)
     if len(points) == 0:
         return masks.EMPTY
-    if (rings := _own_rings(points)) is not None:
-        return _fill(rings, height, width)
+    return masks.from_bitmap(*polygon_to_crop(points, height, width))
+
+
+def polygon_to_crop(points: Points, height: int, width: int) -> Crop:
+    """As `polygon_to_mask`, for one or more points; the crop may have empty borders."""
+    own = own_outlines(points, [len(points)])[0]
+    return paint(own.rings, height, width) if own else foreign_to_crop(points, height, width)
+
+
+def foreign_to_crop(points: Points, height: int, width: int) -> Crop:
+    """Somebody else's polygon, taken apart where a part is closed. A ring inside the parts before it says nothing as a part: it is a hole."""
+    rings = _closed_rings(points)
+    if len(rings) == 1:
+        return _foreign_ring(rings[0], height, width)
+    pieces = [_foreign_ring(ring, height, width) for ring in rings]
+    x, y = min(x for _, x, _ in pieces), min(y for _, _, y in pieces)
+    canvas = np.zeros((max(y + b.shape[0] for b, _, y in pieces) - y, max(x + b.shape[1] for b, x, _ in pieces) - x), np.uint8)
+    for bits, left, top in pieces:
+        window = canvas[top - y : top - y + bits.shape[0], left - x : left - x + bits.shape[1]]
+        if np.all(window >= bits):
+            window &= 1 - bits
+        else:
+            window |= bits
+    return canvas, x, y
+
+
+def _closed_rings(points: Points) -> list[Points]:
+    """The parts of a polygon if each ends with its first point, else the polygon itself."""
+    rings, rest = [], points
+    while len(rest) >= 4:
+        again = np.flatnonzero(np.all(rest[3:] == rest[0], 1))
+        if not len(again):
+            break
+        end = int(again[0]) + 3
+        rings.append(rest[:end])
+        rest = rest[end + 1 :]
+    return rings if len(rings) > 1 and not len(rest) else [points]
+
+
+def _foreign_ring(points: Points, height: int, width: int) -> Crop:
     whole = np.rint(points)
     if np.abs(points - whole).max() < SLACK:
-        return _fill_whole_numbers(whole.astype(np.int64), height, width)
+        return _fill_whole_numbers(whole.astype(np.int32), height, width)
     if np.abs(points - np.floor(points) - 0.5).max() < SLACK:
-        return _fill([np.floor(points).astype(np.int64)], height, width)
-    mask = _fill_coco(points, height, width)
-    return mask if mask.w else _fill([np.floor(points).astype(np.int64)], height, width)
+        return paint([np.floor(points).astype(np.int32)], height, width)
+    drawn = _fill_coco(points, height, width)
+    return drawn if drawn[0].any() else paint([np.floor(points).astype(np.int32)], height, width)
 
 
 def polygons_to_mask(parts: Sequence[Points], height: int, width: int) -> CropMask:
     """The union of polygons, each read as `polygon_to_mask` does."""
-    pieces = [piece for part in parts if (piece := polygon_to_mask(part, height, width)).w]
-    if len(pieces) <= 1:
-        return pieces[0] if pieces else masks.EMPTY
-    x, y = min(p.x for p in pieces), min(p.y for p in pieces)
-    canvas = np.zeros((max(p.y + p.h for p in pieces) - y, max(p.x + p.w for p in pieces) - x), np.uint8)
-    for p in pieces:
-        canvas[p.y - y : p.y - y + p.h, p.x - x : p.x - x + p.w] |= masks.crop_bitmap(p)
-    return masks.from_bitmap(canvas, x, y)
+    crops = [polygon_to_crop(np.asarray(part, np.float64), height, width) for part in parts if len(part)]
+    return masks.from_bitmap(*masks.union(crops)) if crops else masks.EMPTY
 
 
-def _own_rings(points: Points) -> list[Lattice] | None:
-    """The rings of our pixel outline, taken apart at its bridges; None if it is not one."""
+@dataclass(frozen=True, slots=True)
+class OwnOutline:
+    """rings: border pixels, (n, 2) int32 each. continues: whether it is another part of the object in the row before."""
+
+    rings: list[Lattice]
+    continues: bool
+
+
+def own_outlines(points: Points, lengths: Sequence[int]) -> list[OwnOutline | None]:
+    """Polygons, one after the other in `points` (n, 2), each taken apart at its bridges if it is our pixel outline; None if it is not."""
     index = np.floor(points)
     fraction = points - index - OFFSET
-    mark = np.rint(fraction[:, 0] / MARK)
-    fraction[:, 0] -= mark * MARK
-    if np.abs(mark).max() > 1 or np.abs(fraction).max() >= SLACK:
-        return None
-    lattice = index.astype(np.int64)
-    marked = np.flatnonzero(mark)
-    if len(marked) == 0:
-        return [lattice]
+    marks = np.rint(fraction / MARK)
+    strays = np.abs(fraction - marks * MARK).max(1) >= SLACK
+    starts = np.cumsum([0, *lengths[:-1]])
+    continues = marks[starts, 1]
+    marks[starts, 1] = 0
+    strays |= (np.abs(marks[:, 0]) > 1) | (marks[:, 1] != 0)
+    foreign = np.logical_or.reduceat(strays, starts) | ((continues != 0) & (continues != 1))
+    lattice, marks_x = index.astype(np.int32), marks[:, 0].astype(np.int8)
+    marked = np.logical_or.reduceat(marks_x != 0, starts)
+    out: list[OwnOutline | None] = []
+    for start, length, other, bridged, more in zip(starts.tolist(), lengths, foreign.tolist(), marked.tolist(), continues.tolist(), strict=True):
+        own = slice(start, start + length)
+        rings = None if other else _take_apart(lattice[own], marks_x[own]) if bridged else [lattice[own]]
+        out.append(None if rings is None else OwnOutline(rings, more == 1))
+    return out
+
+
+def _take_apart(lattice: Lattice, marks: Marks) -> list[Lattice] | None:
+    """The rings between the marks of bridges; None where marks do not match as brackets do."""
     done: list[Lattice] = []
     open_rings: list[list[Lattice]] = [[]]
     at = 0
-    for i in marked.tolist():
+    for i in np.flatnonzero(marks).tolist():
         open_rings[-1].append(lattice[at : i + 1])
         at = i + 1
-        if mark[i] == OPEN:
+        if marks[i] == OPEN:
             open_rings.append([])
-        elif mark[i] == CLOSE:
+        else:
             done.append(np.concatenate(open_rings.pop()))
             if not open_rings:
                 return None
@@ -88,13 +142,25 @@ def _own_rings(points: Points) -> list[Lattice] | None:
     return [ring for ring in done if len(ring)]
 
 
-def _fill_whole_numbers(points: Lattice, height: int, width: int) -> CropMask:
+def paint(rings: Sequence[Lattice], height: int, width: int) -> Crop:
+    """Border pixels, (n, 2) x, y in image pixels, and what lies inside by the even-odd rule."""
+    x, y, w, h = cv2.boundingRect(rings[0] if len(rings) == 1 else np.concatenate(rings))
+    if x < 0 or y < 0 or x + w > width or y + h > height:  # 1.0 is the first pixel outside the image
+        rings = [np.clip(ring, 0, [width - 1, height - 1]).astype(np.int32) for ring in rings]
+        x, y, w, h = cv2.boundingRect(np.concatenate(rings))
+    canvas = np.zeros((h, w), np.uint8)
+    cv2.fillPoly(canvas, rings, (1,), offset=(-x, -y))
+    return canvas, x, y
+
+
+def _fill_whole_numbers(points: Lattice, height: int, width: int) -> Crop:
     corners = points[np.any(points != np.roll(points, 1, 0), 1)]
     if len(corners) >= 4 and _along_axes(corners):
-        mask = _fill_edges(corners, height, width)
-        if mask.w and (len(corners) == 4 or masks.area(mask) < mask.w * mask.h):
-            return mask
-    return _fill([points], height, width)
+        filled = _fill_edges(corners, height, width)
+        _, _, w, h = cv2.boundingRect(filled[0])
+        if w and (len(corners) == 4 or np.count_nonzero(filled[0]) < w * h):
+            return filled
+    return paint([points], height, width)
 
 
 def _along_axes(points: Lattice) -> bool:
@@ -111,17 +177,7 @@ def _window(points: npt.NDArray[np.float64] | Lattice, height: int, width: int) 
     return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
 
 
-def _fill(rings: list[Lattice], height: int, width: int) -> CropMask:
-    """Border pixels and what lies inside by the even-odd rule."""
-    limit = np.array([width - 1, height - 1])  # 1.0 is the first pixel outside the image
-    rings = [np.clip(ring, 0, limit) for ring in rings]
-    x, y, w, h = _window(np.concatenate(rings), height, width)
-    canvas = np.zeros((h, w), np.uint8)
-    cv2.fillPoly(canvas, [(ring - [x, y]).astype(np.int32) for ring in rings], (1,))
-    return masks.from_bitmap(canvas, x, y)
-
-
-def _fill_edges(points: Lattice, height: int, width: int) -> CropMask:
+def _fill_edges(points: Lattice, height: int, width: int) -> Crop:
     """Pixels inside pixel corners by the even-odd rule; only the upright sides matter, bridges cancel themselves."""
     points = np.clip(points, 0, [width, height])
     x, y, w, h = _window(points, height, width)
@@ -131,14 +187,14 @@ def _fill_edges(points: Lattice, height: int, width: int) -> CropMask:
     crossings = np.zeros((h + 1, w + 1), np.int32)
     np.add.at(crossings, (np.minimum(a[:, 1], b[:, 1]), a[:, 0]), 1)
     np.add.at(crossings, (np.maximum(a[:, 1], b[:, 1]), a[:, 0]), -1)
-    return masks.from_bitmap(crossings.cumsum(0).cumsum(1)[:h, :w] & 1, x, y)
+    return (crossings.cumsum(0).cumsum(1)[:h, :w] & 1).astype(np.uint8), x, y
 
 
-def _fill_coco(points: Points, height: int, width: int) -> CropMask:
+def _fill_coco(points: Points, height: int, width: int) -> Crop:
     if len(points) < 3:
-        return masks.EMPTY
+        return np.zeros((1, 1), np.uint8), 0, 0
     x, y, w, h = _window(points, height, width)
     # COCO's coordinates have two decimals and its rasteriser rounds at ties: the noise of another number of decimals would show
     crop = np.round(np.round(points, 2) - [x, y], 2)
     rle = coco_mask.frPyObjects([crop.ravel().tolist()], h, w)
-    return masks.from_bitmap(coco_mask.decode(rle)[:, :, 0], x, y)
+    return coco_mask.decode(rle)[:, :, 0], x, y

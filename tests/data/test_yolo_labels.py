@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fiftyone_yoloseg.data import files
-from fiftyone_yoloseg.data.yolo_labels import decimals, format_row, read_label_file, write_label_file
-from fiftyone_yoloseg.errors import DataError
+from fiftyone_yoloseg.data.label_text import decimals
+from fiftyone_yoloseg.data.yolo_labels import EXACT, RowStyle, format_objects, format_record, read_label_file, read_rows, write_label_file
+from fiftyone_yoloseg.errors import DataError, SettingsError
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.types import InstanceRecord
 
@@ -174,10 +175,11 @@ def test_written_files_read_back_exactly(tmp_path_factory: pytest.TempPathFactor
 
 
 def test_row_format() -> None:
-    row = format_row(record(np.ones((2, 3)), cls=5, x=1, y=1, confidence=0.5), 10, 10)
+    (row,) = format_record(record(np.ones((2, 3)), cls=5, x=1, y=1, confidence=0.5), 10, 10)
     fields = row.split()
     assert fields[0] == "5" and sorted(set(fields[1:])) == ["0.125000", "0.225000", "0.325000"] and len(fields) == 9
-    assert format_row(record(np.ones((2, 3)), confidence=0.5), 10, 10, confidence=True).endswith(" 0.500000")
+    (row,) = format_record(record(np.ones((2, 3)), confidence=0.5), 10, 10, confidence=True)
+    assert row.endswith(" 0.500000")
 
 
 def test_confidence_round_trip(tmp_path: Path) -> None:
@@ -222,3 +224,135 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_label_file(tmp_path / "labels" / "a.txt", [], 10, 10)
+
+
+# ---- styles of writing
+
+
+def crop(bits: np.ndarray, x: int = 0, y: int = 0) -> masks.Crop:
+    return bits.astype(np.uint8), x, y
+
+
+def same_pixels(a: masks.Crop, b: masks.Crop) -> bool:
+    return masks.from_bitmap(*a) == masks.from_bitmap(*b)
+
+
+DONUT_AND_ISLAND = np.array([[c == "#" for c in row] for row in ("#######", "#.....#", "#..#..#", "#.....#", "#######")])
+TWO_PARTS = np.array([[1, 1, 0, 0, 1], [1, 1, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("style", "rows"),
+    [(EXACT, [1, 1]), (RowStyle("rows"), [2, 2]), (RowStyle("rle"), [1, 1]), (RowStyle(outline="edge"), [1, 1])],
+)
+def test_every_style_gives_one_object_back_for_each(style: RowStyle, rows: list[int]) -> None:
+    objects = [(1, crop(DONUT_AND_ISLAND, 3, 2)), (1, crop(TWO_PARTS, 0, 9))]
+    text = format_objects(objects, 20, 30, style)
+    assert [len(r) for r in text] == rows
+    back = read_rows("\n".join(row for r in text for row in r), 20, 30, nc=2)
+    assert back.problems == [] and [o.cls for o in back.objects] == [1, 1]
+    assert all(same_pixels(o.crop, wanted) for o, (_, wanted) in zip(back.objects, objects, strict=True))
+
+
+def test_parts_in_rows_of_their_own_never_fill_a_hole() -> None:
+    island, ring = sorted(format_objects([(0, crop(DONUT_AND_ISLAND))], 5, 7, RowStyle("rows"))[0], key=len)
+    without_island = DONUT_AND_ISLAND.copy()
+    without_island[2, 3] = False
+    assert same_pixels(read_rows(ring, 5, 7, 1).objects[0].crop, crop(without_island))
+    assert same_pixels(read_rows(island, 5, 7, 1).objects[0].crop, crop(np.ones((1, 1)), 3, 2))
+
+
+def test_parts_that_objects_share_stay_with_each_of_them() -> None:
+    """A repeated row is a repeated object only if the whole object is repeated."""
+    a, b = np.array([[1, 0, 1, 0, 0]]), np.array([[1, 0, 0, 0, 1]])
+    objects = [(0, crop(a)), (0, crop(b)), (0, crop(a))]
+    text = [row for rows in format_objects(objects, 1, 5, RowStyle("rows")) for row in rows]
+    back = read_rows("\n".join(text), 1, 5, nc=1)
+    assert len(text) == 6 and back.duplicates == 2
+    assert [masks.full_bitmap(masks.from_bitmap(*o.crop), 1, 5).tolist() for o in back.objects] == [a.tolist(), b.tolist()]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    hnp.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)), fill=st.booleans()),
+    st.sampled_from([EXACT, RowStyle("rows"), RowStyle("rle"), RowStyle(outline="edge")]),
+    st.integers(0, 3),
+)
+def test_any_object_survives_any_exact_style(bits: np.ndarray, style: RowStyle, margin: int) -> None:
+    if not bits.any():
+        return
+    height, width = bits.shape[0] + 2 * margin, bits.shape[1] + 2 * margin
+    (rows,) = format_objects([(0, crop(bits, margin, margin))], height, width, style)
+    (only,) = read_rows("\n".join(rows), height, width, nc=1).objects
+    assert same_pixels(only.crop, crop(bits, margin, margin))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.sampled_from([0.5, 1.0, 3.0, 10.0]), st.sampled_from(["bridge", "rows"]))
+def test_no_tolerance_closes_a_hole(w: int, h: int, wall: int, tolerance: float, dialect: str) -> None:
+    bits = np.ones((h + 2 * wall, w + 2 * wall), np.uint8)
+    bits[wall:-wall, wall:-wall] = 0
+    (rows,) = format_objects([(0, crop(bits, 2, 1))], 40, 40, RowStyle(dialect, tolerance=tolerance))  # type: ignore[arg-type]
+    (only,) = read_rows("\n".join(rows), 40, 40, nc=1).objects
+    back = masks.full_bitmap(masks.from_bitmap(*only.crop), 40, 40)[1 + wall : 1 + wall + h, 2 + wall : 2 + wall + w]
+    assert back.sum() <= back.size / 2
+
+
+@pytest.mark.parametrize(
+    "style", [("polygons",), ("bridge", "corner"), ("bridge", "pixel", -1), ("rle", "edge"), ("rle", "pixel", 1), ("rows", "edge")]
+)
+def test_styles_that_make_no_sense_are_refused(style: tuple[str, ...]) -> None:
+    with pytest.raises(SettingsError, match="dialect|outline|tolerance"):
+        RowStyle(*style)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0 rle 4", "is cut off"),
+        ("0 rle 4 5 04", "image of [4, 6]"),
+        ("0 rle 4 x 04", "invalid literal"),
+        ("0 rle 4 6 \x7f", "does not belong there"),
+        ("0 rle 4 6 04", "do not add up"),
+        ("0 rle 4 6 H", "do not add up"),
+        ("0 rle 4 6 h0", "without any pixel"),
+        ("9 rle 4 6 04d0", "class 9 is not in 0..1"),
+        ("0 rle 4 6 04d0 0.5", "has 1 numbers after its run lengths"),
+    ],
+)
+def test_bad_run_lengths(row: str, message: str) -> None:
+    ((line, problem),) = read_rows(f"0 rle 4 6 04d0\n{row}", 4, 6, nc=2).problems
+    assert line == 2 and message in problem
+
+
+def test_run_lengths_with_a_confidence() -> None:
+    (only,) = read_rows("1 rle 4 6 04d0 0.5", 4, 6, nc=2, confidences=True).objects
+    assert (only.cls, only.confidence, only.crop[0].sum(), only.crop[1:]) == (1, 0.5, 4, (0, 0))
+
+
+def test_a_row_whose_parts_are_closed_by_their_first_point_is_one_object() -> None:
+    """Parts beside each other are joined, a ring inside a part is a hole; no line between them is painted."""
+
+    def square(x: float, y: float, side: float) -> list[tuple[float, float]]:
+        return [(x, y), (x + side, y), (x + side, y + side), (x, y + side), (x, y)]
+
+    def row(*rings: list[tuple[float, float]]) -> str:
+        return "0 " + " ".join(f"{x / 40:.8f} {y / 40:.8f}" for ring in rings for x, y in ring)
+
+    def area(text: str) -> int:
+        (only,) = read_rows(text, 40, 40, nc=1).objects
+        return int(only.crop[0].sum())
+
+    assert area(row(square(1, 1, 10), square(20, 20, 5))) == 125
+    assert area(row(square(1, 1, 10), square(3, 3, 4), square(30, 1, 2))) == 100 - 16 + 4
+    assert area(row(square(1.4, 1.4, 10), square(20.4, 1.4, 5))) == area(row(square(1.4, 1.4, 10))) + area(row(square(20.4, 1.4, 5)))
+
+
+def test_the_fast_way_of_reading_reads_what_the_slow_one_does() -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"{rng.integers(3)} " + " ".join(f"{v:.6f}" for v in rng.random(2 * rng.integers(2, 9))) for _ in range(50)]
+    fast = read_rows("\n".join(rows), 97, 131, nc=3)
+    slow = read_rows("\n".join(row + " " for row in rows), 97, 131, nc=3)  # a space at the end is not how we write
+    assert fast.problems == slow.problems
+    assert [(o.line, o.cls, o.box) for o in fast.objects] == [(o.line, o.cls, o.box) for o in slow.objects]
+    assert all(np.array_equal(a.crop[0], b.crop[0]) for a, b in zip(fast.objects, slow.objects, strict=True))

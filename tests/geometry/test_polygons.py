@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
 from fiftyone_yoloseg.data.coco import load_coco
-from fiftyone_yoloseg.data.yolo_labels import decimals
+from fiftyone_yoloseg.data.label_text import decimals
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.geometry.polygons import mask_outline_parts, mask_to_polygon
 from fiftyone_yoloseg.geometry.rasterize import polygon_to_mask, polygons_to_mask

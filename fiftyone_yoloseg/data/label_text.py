@@ -1,0 +1,85 @@
+"""Numbers of label rows as text and back, many at a time.
+
+Coordinates are written with a fixed number of decimals, so that a row is a table of characters: outlines of pixels are looked up in
+tables of ready text, and such rows are read by arithmetic on the characters. Any other text is left to Python's own parser.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..geometry.polygons import MARK, OFFSET, Outline, Walk
+
+Floats = npt.NDArray[np.float64]
+_SPACE, _DOT, _ZERO = b" .0"
+
+
+def decimals(height: int, width: int) -> int:
+    """Decimals that keep a vertex within 0.005 pixels of its place, as our reader needs; six up to 10,000 pixels."""
+    return max(6, math.ceil(math.log10(max(height, width, 1))) + 2)
+
+
+def walks_text(walks: Sequence[Walk], corners: Sequence[tuple[int, int]], size: tuple[int, int], outline: Outline,
+               continues: Sequence[bool]) -> list[bytes]:  # fmt: skip
+    """Coordinates of outlines in an image of `size` (height, width), one text a walk, each number after a space.
+
+    corners: x, y of the crop that each walk belongs to. continues: whether it is another part of the object before it.
+    """
+    if not walks:
+        return []
+    height, width = size
+    digits = decimals(height, width)
+    lengths = np.array([len(points) for points, _ in walks])
+    vertices = np.concatenate([points for points, _ in walks]) + np.repeat(np.array(corners, np.int32), lengths, 0)
+    if outline == "edge":
+        columns, rows = _table(width, digits, (0.0,), 1), _table(height, digits, (0.0,), 1)
+        column, row = vertices[:, 0], vertices[:, 1]
+    else:
+        columns, rows = _table(width, digits, (OFFSET, OFFSET + MARK, OFFSET - MARK), 0), _table(height, digits, (OFFSET, OFFSET + MARK), 0)
+        marks = np.concatenate([marks for _, marks in walks])
+        column, row = vertices[:, 0] + (marks % 3) * width, vertices[:, 1].copy()  # a mark of -1 is the table's third part
+        starts = np.cumsum(lengths) - lengths
+        row[starts] += np.array(continues, np.int32) * height
+    text = np.empty((len(vertices), 2, digits + 3), np.uint8)
+    text[:, 0], text[:, 1] = columns[column], rows[row]
+    data, step = text.tobytes(), 2 * (digits + 3)
+    ends = (np.cumsum(lengths) * step).tolist()
+    return [data[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+@functools.lru_cache(maxsize=256)
+def _table(size: int, digits: int, offsets: tuple[float, ...], more: int) -> npt.NDArray[np.uint8]:
+    """Text of (i + offset) / size for i in 0..size-1+more, one offset after the other: (n, digits + 3) characters."""
+    shares = np.concatenate([(np.arange(size + more) + offset) / size for offset in offsets])
+    number = np.rint(shares * 10**digits).astype(np.int64)
+    text = np.empty((len(number), digits + 3), np.uint8)
+    text[:, 0], text[:, 2] = _SPACE, _DOT
+    for place in range(digits):
+        number, digit = np.divmod(number, 10)
+        text[:, digits + 2 - place] = digit + _ZERO
+    text[:, 1] = number + _ZERO
+    return text
+
+
+def parse_fixed(rows: Sequence[bytes]) -> list[Floats] | None:
+    """The numbers of rows such as b"0.250000 1.000000": one digit, a point, and equally many decimals in all; None if any row is otherwise."""
+    if not rows:
+        return []
+    digits = rows[0].find(b" ") - 2
+    if not 0 < digits <= 15:
+        return None
+    step = digits + 3
+    if any((len(row) + 1) % step for row in rows):
+        return None
+    text = np.frombuffer(b" " + b" ".join(rows), np.uint8).reshape(-1, step)
+    values = text[:, [1, *range(3, step)]].astype(np.int64) - _ZERO
+    if np.any(text[:, 0] != _SPACE) or np.any(text[:, 2] != _DOT) or values.min() < 0 or values.max() > 9:
+        return None
+    # the quotient of two whole numbers is rounded once, as a parser rounds the decimal: the same number to the last bit
+    numbers = values @ (10 ** np.arange(digits, -1, -1)) / 10**digits
+    return np.split(numbers, np.cumsum([(len(row) + 1) // step for row in rows])[:-1])
