@@ -56,6 +56,27 @@ def _integers(value: Any) -> Any:
 Integers = Annotated[tuple[int, ...], BeforeValidator(_integers)]
 
 
+def _words(value: Any) -> Any:
+    """ "car, bus", as typed on the command line."""
+    return [v.strip() for v in value.strip("[]() ").split(",") if v.strip()] if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+
+
+def _renames(value: Any) -> Any:
+    """ "car:vehicle, sign:", as typed on the command line."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.rpartition(":") for pair in _words(value)]
+    if wrong := next((name for old, colon, name in pairs if not colon or not old.strip()), None):
+        raise ValueError(f"{wrong!r}: write old:new, or old: to leave it out")
+    return {old.strip(): new.strip() or None for old, _, new in pairs}
+
+
+Renames = Annotated[dict[str, str | None], BeforeValidator(_renames)]
+
+
 def _digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
 
@@ -193,6 +214,47 @@ class ExportSettings(DeviceSettings):
     )
 
 
+class ConvertSettings(Settings):
+    """Conversion of a FiftyOne dataset or view to a YOLO-seg folder."""
+
+    label_field: str = Field("ground_truth", description="field with Detections (masks) or Polylines")
+    split: str = Field(
+        "auto",
+        description="auto (tags if there are any, else random), tags, folders, random, a field's name, or train, val or test for all samples",
+    )
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of validation images in a random split")
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of test images in a random split")
+    stratify: bool = Field(False, description="random split: spread each class over the splits, not only the images")
+    group_by: str | None = Field(None, description="field, such as a video or a patient, whose equal values stay in one split")
+    seed: Count = Field(0, description="seed of a random split")
+    classes: Words | None = Field(None, description="class list and order; the labels that occur if not given")
+    remap: Renames | None = Field(
+        None, description="rename or merge classes, as car:vehicle,bus:vehicle; a label without a new name (sign:) is left out"
+    )
+    maskless: Literal["error", "box", "skip"] = Field("error", description="objects without a mask: refuse, use their box, or leave out")
+    group_slice: str | None = Field(None, description="which slice of a grouped dataset")
+    media: Literal["copy", "symlink", "reference"] = Field(
+        "copy", description="copy the images, link to them, or only list where they are (such a folder is read by this package only)"
+    )
+    dialect: Literal["bridge", "rows", "rle"] = Field(
+        "bridge",
+        description="one polygon an object with parts and holes joined (every YOLO-seg tool reads it), one a part, or run lengths (read by this package only)",
+    )
+    outline: Literal["pixel", "edge"] = Field(
+        "pixel", description="vertices on border pixels, as YOLO-seg tools fill them, or on pixel edges, as COCO tools do"
+    )
+    tolerance: NonNegative = Field(0.0, description="how far outlines may stray to save vertices, in pixels; 0 is exact")
+    require_iou: Unit | None = Field(
+        None, description="fail, and write nothing, if an object comes back from its row with a lower mask IoU"
+    )
+    iou_attribute: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
+        description="store that IoU on each label under this name, with a saved view of those below iou_threshold",
+    )
+    iou_threshold: Unit = Field(0.99, description="see iou_attribute")
+
+
 class TrainCommand(TrainSettings):
     """`yoloseg train`: train a network"""
 
@@ -222,18 +284,12 @@ class ExportCommand(ExportSettings):
     model: str = Field(description="checkpoint to export")
 
 
-class ConvertCommand(Settings):
+class ConvertCommand(ConvertSettings):
     """`yoloseg convert`: FiftyOne dataset -> YOLO-seg folder"""
 
     dataset: str = Field(description="name of the FiftyOne dataset")
     out: Path = Field(description="folder to write: images, labels and dataset.yaml")
     view: str | None = Field(None, description="name of a saved view; the whole dataset if not given")
-    label_field: str = Field("ground_truth", description="field with Detections (masks) or Polylines")
-    split: str = Field("auto", description="auto (tags if there are any, else random), tags, random, or a field's name")
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of validation images in a random split")
-    seed: Count = Field(0, description="seed of a random split")
-    media: Literal["copy", "symlink"] = Field("copy", description="copy the images, or link to them")
-    maskless: Literal["error", "box", "skip"] = Field("error", description="objects without a mask: refuse, use their box, or leave out")
 
 
 class DoctorCommand(Settings):

@@ -19,6 +19,10 @@ class DataError(UserError):
     """A dataset, view, label file or image cannot be used."""
 
 
+class FidelityError(DataError):
+    """Objects would lose more of their shape than was asked for."""
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, of another task, or holds something that we refuse to load."""
 

@@ -11,8 +11,9 @@ import fiftyone as fo
 
 from ..errors import UserError
 from . import runs
+from .read import read_sizes
 from .splits import tag_counts
-from .views import LabelField, read_sizes
+from .views import LabelField
 
 _SAMPLE = 16
 
@@ -48,7 +49,7 @@ def suggest_imgsz(view: Any) -> int:
 
 def suggest_split(view: Any) -> tuple[str, str]:
     """The split rule, and why: ("tags", "80 train, 20 val by their tags")."""
-    counts = tag_counts(view)
+    counts = tag_counts(view.count_sample_tags())
     if {"train", "val"} <= set(counts):
         return "tags", ", ".join(f"{n} {name}" for name, n in counts.items()) + " by their tags"
     return "random", "no train and val tags"

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..geometry import masks
-from ..geometry.rasterize import polygon_to_mask
+from ..geometry.masks import Crop
+from ..geometry.rasterize import polygon_to_crop
 from ..types import CropMask, ImageRecord, Instances, Names
 
 RelativeBox = Sequence[float]
@@ -36,8 +37,8 @@ def pixel_box(box: RelativeBox, height: int, width: int) -> tuple[float, float, 
     )
 
 
-def place_mask(mask: npt.NDArray[Any], box: RelativeBox, height: int, width: int) -> CropMask:
-    """The pixels of a FiftyOne instance mask.
+def mask_crop(mask: npt.NDArray[Any], box: RelativeBox, height: int, width: int) -> Crop:
+    """The pixels of a FiftyOne instance mask, trimmed; a crop of size 0 if none is inside the image.
 
     mask: (h, w) or (h, w, channels), non-zero inside. A mask that has the size of its box in pixels, whichever way that
     box was rounded when it was cropped, keeps its pixels; one of another size is stretched to the box (nearest
@@ -47,18 +48,18 @@ def place_mask(mask: npt.NDArray[Any], box: RelativeBox, height: int, width: int
         mask = mask[:, :, 0]
     bits = np.ascontiguousarray(mask != 0).view(np.uint8)
     if not bits.size:
-        return masks.EMPTY
+        return bits, 0, 0
     x, w = _extent(box[0] * width, (box[0] + box[2]) * width, bits.shape[1])
     y, h = _extent(box[1] * height, (box[1] + box[3]) * height, bits.shape[0])
     # a box that is absurdly large must not become an absurdly large bitmap: map only the pixels inside the image
     x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
     if x1 >= x2 or y1 >= y2:
-        return masks.EMPTY
+        return bits[:0], 0, 0
     if (h, w) == bits.shape:
-        return masks.from_bitmap(bits[y1 - y : y2 - y, x1 - x : x2 - x], x1, y1)
+        return masks.trim(bits[y1 - y : y2 - y, x1 - x : x2 - x], x1, y1)
     columns = ((np.arange(x1, x2) - x + 0.5) * (bits.shape[1] / w)).astype(np.intp)
     rows = ((np.arange(y1, y2) - y + 0.5) * (bits.shape[0] / h)).astype(np.intp)
-    return masks.from_bitmap(bits[np.ix_(rows, columns)], x1, y1)
+    return masks.trim(bits[np.ix_(rows, columns)], x1, y1)
 
 
 def _extent(start: float, end: float, size: int) -> tuple[int, int]:
@@ -73,24 +74,26 @@ def _extent(start: float, end: float, size: int) -> tuple[int, int]:
     return first, max(last - first, 1)
 
 
-def place_polygon(points: Sequence[Sequence[Sequence[float]]], height: int, width: int) -> CropMask:
-    """The pixels of a filled FiftyOne polyline: all its shapes together, even-odd, so that a shape inside another is a hole.
+def polygon_crop(points: Sequence[Sequence[Sequence[float]]], height: int, width: int) -> Crop:
+    """The pixels of a filled FiftyOne polyline, trimmed: all its shapes together, even-odd, so that a shape inside another is a hole.
 
     points: shapes of (x, y) in [0, 1].
     """
-    rings = [polygon_to_mask(np.asarray(shape, np.float64) * (width, height), height, width) for shape in points if len(shape) >= 3]
-    if len(rings) <= 1:
-        return rings[0] if rings else masks.EMPTY
+    rings = [polygon_to_crop(np.asarray(shape, np.float64) * (width, height), height, width) for shape in points if len(shape) >= 3]
+    if not rings:
+        return np.zeros((0, 0), np.uint8), 0, 0
+    if len(rings) == 1:
+        return masks.trim(*rings[0])
     full = np.zeros((height, width), np.uint8)
-    for ring in rings:
-        full[ring.y : ring.y + ring.h, ring.x : ring.x + ring.w] ^= masks.crop_bitmap(ring)
-    return masks.from_bitmap(full)
+    for bits, x, y in rings:
+        full[y : y + bits.shape[0], x : x + bits.shape[1]] ^= bits
+    return masks.trim(full, 0, 0)
 
 
-def place_box(box: RelativeBox, height: int, width: int) -> CropMask:
+def box_crop(box: RelativeBox, height: int, width: int) -> Crop:
     """The full rectangle of a box, for labels that have no mask."""
     x1, y1, x2, y2 = (round(v) for v in pixel_box(box, height, width))
-    return masks.from_bitmap(np.ones((max(y2 - y1, 0), max(x2 - x1, 0)), np.uint8), x1, y1)
+    return np.ones((max(y2 - y1, 0), max(x2 - x1, 0)), np.uint8), x1, y1
 
 
 def read_mask(path: str) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""A view, split and read: what training and conversion both start from."""
+"""A view, split and read: what training starts from."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import DataError
 from ..types import ImageRecord, Names, ProgressFn, SegmentationData
-from .splits import split_view
-from .views import Maskless, Problem, check_view, class_names, view_records
+from .plan import make_plan
+from .read import check_left, read_plan
+from .splits import SplitOptions
+from .views import Maskless, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +44,14 @@ def prepare(
     split: Any = "auto",
     *,
     classes: Sequence[str] | None = None,
-    val_fraction: float = 0.2,
     seed: int = 0,
     maskless: Maskless = "error",
     progress: ProgressFn | None = None,
 ) -> Prepared:
-    """Split a view (see `split_view`) and read its labels, with one class list for all splits. Raises DataError."""
-    check_view(view)
-    splits = split_view(view, split, val_fraction=val_fraction, seed=seed)
-    names = class_names(splits.views.values(), label_field, classes)
-    if not names:
-        raise DataError(f"field '{label_field}' has no labelled object in this view of '{view._dataset.name}'")
-    skipped: list[Problem] = []
-    dropped: list[Problem] = []
-    records: dict[str, list[ImageRecord]] = {}
-    for i, (name, part) in enumerate(splits.views.items()):
-
-        def part_progress(share: float, label: str, i: int = i) -> None:
-            if progress:
-                progress((i + share) / len(splits.views), label)
-
-        read = view_records(
-            part, label_field, list(names.values()), maskless=maskless, need_objects=name == "train", progress=part_progress
-        )
-        records[name] = read.records
-        skipped += read.skipped
-        dropped += read.dropped
-    return Prepared(names, records, splits.how, skipped, dropped, f"FiftyOne dataset '{view._dataset.name}', field '{label_field}'")
+    """Split a view for training (see `SplitOptions`) and read its labels, with one class list for all splits. Raises DataError."""
+    plan = make_plan(view, label_field, SplitOptions(split, seed=seed), classes=classes, maskless=maskless, needed=("train", "val"))
+    read = read_plan(plan, maskless, progress)
+    check_left(read, label_field)
+    return Prepared(
+        plan.names, read.splits, plan.how, read.skipped, read.dropped, f"FiftyOne dataset '{view._dataset.name}', field '{label_field}'"
+    )

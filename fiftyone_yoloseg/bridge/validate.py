@@ -9,7 +9,8 @@ from ..config import ValSettings, parse
 from ..errors import DataError, SettingsError
 from ..types import ProgressFn
 from .models import open_backend
-from .views import Maskless, ViewRecords, check_view, label_path, view_records
+from .read import ViewRecords, view_records
+from .views import Maskless, check_view, label_path
 
 if TYPE_CHECKING:
     from ..engine.metrics import Metrics

@@ -133,11 +133,17 @@ def _one_entry(path: Path, root: Path) -> list[Path]:
 
 
 def write_dataset_yaml(
-    path: Path | str, names: Names, splits: Mapping[str, str | Path | Sequence[str | Path]], *, root: Path | str | None = None
+    path: Path | str,
+    names: Names,
+    splits: Mapping[str, str | Path | Sequence[str | Path]],
+    *,
+    root: Path | str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Write a dataset.yaml, whole or not at all. splits: split -> folder, list file or several, relative to root.
 
-    root: None leaves `path` out, so that the dataset is where its yaml is and can be moved.
+    root: None leaves `path` out, so that the dataset is where its yaml is and can be moved. labels: split -> list of label files, one for
+    each image of the split's list, where label files are not found by the names of the images. Only this package reads it.
     """
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
@@ -146,6 +152,8 @@ def write_dataset_yaml(
     for split in (s for s in SPLITS if s in splits):
         entry = splits[split]
         data[split] = _posix(entry) if isinstance(entry, (str, Path)) else [_posix(e) for e in entry]
+    if labels:
+        data["labels"] = dict(labels)
     data["nc"] = len(names)
     data["names"] = dict(sorted(names.items()))
     write_text(Path(path), yaml.safe_dump(data, sort_keys=False, allow_unicode=True))

@@ -1,13 +1,45 @@
-"""Text files that are written whole or not at all."""
+"""Text files that are written whole or not at all, the cache folder, and folders that one process at a time may write."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+import platformdirs
+
 from ..errors import DataError
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it can make again: YOLOSEG_CACHE_DIR, or the system's cache folder. It need not exist."""
+    return Path(os.environ.get("YOLOSEG_CACHE_DIR") or platformdirs.user_cache_path("fiftyone-yoloseg"))
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes of this user. The lock is a file in the cache folder and ends with the process.
+
+    Raises DataError at once if another holds it.
+    """
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:24]
+    locks = cache_folder() / "locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(locks / f"{name}.lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise DataError(f"'{folder}' is being written by another process: wait until it has ended, or give another folder") from None
+    except OSError as error:
+        raise DataError(f"{locks}: cannot be written: {error.strerror or error}; set YOLOSEG_CACHE_DIR to a folder that can") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

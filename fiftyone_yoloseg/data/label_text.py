@@ -42,7 +42,7 @@ def walks_text(walks: Sequence[Walk], corners: Sequence[tuple[int, int]], size: 
     else:
         columns, rows = _table(width, digits, (OFFSET, OFFSET + MARK, OFFSET - MARK), 0), _table(height, digits, (OFFSET, OFFSET + MARK), 0)
         marks = np.concatenate([marks for _, marks in walks])
-        column, row = vertices[:, 0] + (marks % 3) * width, vertices[:, 1].copy()  # a mark of -1 is the table's third part
+        column, row = vertices[:, 0] + (marks.astype(np.int32) % 3) * width, vertices[:, 1].copy()  # a mark of -1 is the table's third part
         starts = np.cumsum(lengths) - lengths
         row[starts] += np.array(continues, np.int32) * height
     text = np.empty((len(vertices), 2, digits + 3), np.uint8)

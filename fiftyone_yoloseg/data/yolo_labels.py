@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import DataError, SettingsError
 from ..geometry import masks
-from ..geometry.masks import Crop
-from ..geometry.polygons import Outline, bitmap_outlines
+from ..geometry.masks import Bitmap, Crop
+from ..geometry.polygons import Outline, Walk, bitmap_outlines
 from ..geometry.rasterize import OwnOutline, foreign_to_crop, own_outlines, paint
 from ..types import InstanceRecord
 from .files import read_text, write_text
@@ -54,7 +54,9 @@ class RowStyle:
         if self.dialect == "rle" and (self.outline != "pixel" or self.tolerance > 0):
             raise SettingsError("dialect=rle holds the pixels themselves: leave outline and tolerance as they are")
         if self.dialect == "rows" and self.outline == "edge":
-            raise SettingsError("dialect=rows with outline=edge: nothing in such rows would tell which belong to one object; use outline=pixel")
+            raise SettingsError(
+                "dialect=rows with outline=edge: nothing in such rows would tell which belong to one object; use outline=pixel"
+            )
 
 
 EXACT = RowStyle()
@@ -287,27 +289,32 @@ def _rectangle(values: Floats, height: int, width: int) -> tuple[Crop, Box]:
 # ---- writing
 
 
+def outlines(bits: Bitmap, style: RowStyle) -> list[Walk]:
+    """The closed walks that are the rows of an object in a polygon dialect."""
+    return bitmap_outlines(bits, tolerance=style.tolerance, outline=style.outline, split=style.dialect == "rows")
+
+
+def format_walks(
+    walks: Sequence[Sequence[Walk]], objects: Sequence[tuple[int, Crop]], size: tuple[int, int], style: RowStyle
+) -> list[list[str]]:
+    """`outlines` of (class, pixels) of the objects of an image of `size` (height, width) -> the rows of each, without line ends."""
+    corners = [(x, y) for own, (_, (_, x, y)) in zip(walks, objects, strict=True) for _ in own]
+    continues = [i > 0 for own in walks for i in range(len(own))]
+    texts = iter(walks_text([walk for own in walks for walk in own], corners, size, style.outline, continues))
+    return [[f"{cls}{next(texts).decode()}" for _ in own] for own, (cls, _) in zip(walks, objects, strict=True)]
+
+
 def format_objects(objects: Sequence[tuple[int, Crop]], height: int, width: int, style: RowStyle = EXACT) -> list[list[str]]:
     """(class, pixels) of the objects of one image -> the rows of each, without line ends. Each must have a pixel in the image.
 
     `read_rows` gives the same pixels back if the style's tolerance is 0.
     """
     if style.dialect == "rle":
-        return [[_rle_row(cls, crop, height, width)] for cls, crop in objects]
-    walks, corners, owners = [], [], []
-    for i, (_, (bits, x, y)) in enumerate(objects):
-        for walk in bitmap_outlines(bits, tolerance=style.tolerance, outline=style.outline, split=style.dialect == "rows"):
-            walks.append(walk)
-            corners.append((x, y))
-            owners.append(i)
-    continues = [a == b for a, b in zip(owners, [-1, *owners], strict=False)]
-    rows: list[list[str]] = [[] for _ in objects]
-    for owner, text in zip(owners, walks_text(walks, corners, (height, width), style.outline, continues), strict=True):
-        rows[owner].append(f"{objects[owner][0]}{text.decode()}")
-    return rows
+        return [[rle_row(cls, crop, height, width)] for cls, crop in objects]
+    return format_walks([outlines(bits, style) for _, (bits, _, _) in objects], objects, (height, width), style)
 
 
-def _rle_row(cls: int, crop: Crop, height: int, width: int) -> str:
+def rle_row(cls: int, crop: Crop, height: int, width: int) -> str:
     counts = masks.to_coco_rle(masks.from_bitmap(*crop), height, width)["counts"]
     return f"{cls} {RLE} {height} {width} {counts.decode()}"
 

@@ -21,14 +21,20 @@ Crop = tuple[Bitmap, int, int]
 EMPTY = CropMask(0, 0, 0, 0, b"")
 
 
+def trim(bitmap: Bitmap, x: int = 0, y: int = 0) -> Crop:
+    """A bitmap of 0 and 1, cut to the pixels that are set; of size 0 if there is none. (x, y): image position of its top-left pixel."""
+    left, top, width, height = cv2.boundingRect(bitmap) if bitmap.size else (0, 0, 0, 0)
+    if (height, width) == bitmap.shape:
+        return bitmap, x, y
+    return np.ascontiguousarray(bitmap[top : top + height, left : left + width]), x + left, y + top
+
+
 def from_bitmap(bitmap: npt.NDArray[Any], x: int = 0, y: int = 0) -> CropMask:
     """Crop to the pixels that are set. (x, y): image position of the bitmap's top-left pixel. No pixel set -> EMPTY."""
-    bits = np.ascontiguousarray(bitmap != 0).view(np.uint8)
-    left, top, width, height = cv2.boundingRect(bits) if bits.size else (0, 0, 0, 0)
-    if width == 0:
+    crop, x, y = trim(np.ascontiguousarray(bitmap != 0).view(np.uint8), x, y)
+    if not crop.size:
         return EMPTY
-    crop = np.asfortranarray(bits[top : top + height, left : left + width])
-    return CropMask(x + left, y + top, width, height, coco_mask.encode(crop)["counts"])
+    return CropMask(x, y, crop.shape[1], crop.shape[0], coco_mask.encode(np.asfortranarray(crop))["counts"])
 
 
 def crop_bitmap(mask: CropMask) -> Bitmap:

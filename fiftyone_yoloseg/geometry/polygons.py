@@ -131,7 +131,7 @@ def _simplify(rings: list[Ring], tolerance: float, shape: tuple[int, ...]) -> li
     for hole in rings[1:]:
         inside = cv2.fillPoly(np.zeros(shape, np.uint8), [hole], (1,))
         inside[hole[:, 1], hole[:, 0]] = 0
-        filled = cv2.fillPoly(np.zeros(shape, np.uint8), simple, (1,)) & inside
+        filled = np.bitwise_and(cv2.fillPoly(np.zeros(shape, np.uint8), simple, (1,)), inside)
         if 2 * np.count_nonzero(filled) > np.count_nonzero(inside):
             return exact
     return simple

@@ -114,7 +114,9 @@ def own_outlines(points: Points, lengths: Sequence[int]) -> list[OwnOutline | No
     lattice, marks_x = index.astype(np.int32), marks[:, 0].astype(np.int8)
     marked = np.logical_or.reduceat(marks_x != 0, starts)
     out: list[OwnOutline | None] = []
-    for start, length, other, bridged, more in zip(starts.tolist(), lengths, foreign.tolist(), marked.tolist(), continues.tolist(), strict=True):
+    for start, length, other, bridged, more in zip(
+        starts.tolist(), lengths, foreign.tolist(), marked.tolist(), continues.tolist(), strict=True
+    ):
         own = slice(start, start + length)
         rings = None if other else _take_apart(lattice[own], marks_x[own]) if bridged else [lattice[own]]
         out.append(None if rings is None else OwnOutline(rings, more == 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..bridge import defaults
-from ..bridge.splits import split_view
+from ..bridge.plan import split_view
 from .forms import Form
 
 

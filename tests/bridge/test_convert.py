@@ -13,11 +13,12 @@ import pytest
 
 fo = pytest.importorskip("fiftyone")
 
-from fiftyone_yoloseg.bridge.convert import MARKER, convert, count_parts  # noqa: E402
-from fiftyone_yoloseg.bridge.views import view_records  # noqa: E402
+from fiftyone_yoloseg.bridge.conversion.rows import count_parts  # noqa: E402
+from fiftyone_yoloseg.bridge.convert import MARKER, convert  # noqa: E402
+from fiftyone_yoloseg.bridge.read import view_records  # noqa: E402
 from fiftyone_yoloseg.data.dataset_yaml import read_dataset_yaml  # noqa: E402
 from fiftyone_yoloseg.data.yolo_labels import read_label_file  # noqa: E402
-from fiftyone_yoloseg.errors import DataError, Stopped  # noqa: E402
+from fiftyone_yoloseg.errors import DataError, SettingsError, Stopped  # noqa: E402
 from fiftyone_yoloseg.geometry import masks  # noqa: E402
 
 
@@ -97,8 +98,8 @@ def test_a_folder_of_somebody_else_is_never_touched(odd: Any, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is not a folder"):
         convert(odd, tmp_path / "file")
-    with pytest.raises(DataError, match="media='move'"):
-        convert(odd, tmp_path / "out", media="move")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="media='move'"):
+        convert(odd, tmp_path / "out", media="move")
 
 
 def test_an_earlier_conversion_is_replaced_whole_and_survives_a_failure(odd: Any, tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_an_earlier_conversion_is_replaced_whole_and_survives_a_failure(odd: Any
     with pytest.raises(Stopped, match="nothing was written"):
         convert(odd, out, should_stop=lambda: next(calls))
     shutil.rmtree(tmp_path / "folder 3")
-    with pytest.raises(DataError, match="no sample of this view can be read"):
+    with pytest.raises(DataError, match="no sample for val can be read"):
         convert(odd, out)
     assert sorted(str(p) for p in out.rglob("*")) == first
     assert not list(tmp_path.glob(".out*"))
@@ -120,6 +121,6 @@ def test_an_earlier_conversion_is_replaced_whole_and_survives_a_failure(odd: Any
 def test_count_parts() -> None:
     ring = np.ones((5, 5), np.uint8)
     ring[2, 2] = 0
-    assert count_parts(masks.from_bitmap(ring)) == (1, 1)
-    assert count_parts(masks.from_bitmap(np.array([[1, 0, 1]]))) == (2, 0)
-    assert count_parts(masks.from_bitmap(np.eye(3))) == (1, 0)
+    assert count_parts(ring) == (1, 1)
+    assert count_parts(np.array([[1, 0, 1]], np.uint8)) == (2, 0)
+    assert count_parts(np.eye(3, dtype=np.uint8)) == (1, 0)

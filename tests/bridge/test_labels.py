@@ -12,9 +12,22 @@ import pytest
 fo = pytest.importorskip("fiftyone")
 
 from fiftyone_yoloseg.bridge.evaluate import evaluate  # noqa: E402
-from fiftyone_yoloseg.bridge.labels import place_box, place_mask, place_polygon, read_mask, record_to_detections, to_detections  # noqa: E402
+from fiftyone_yoloseg.bridge.labels import box_crop, mask_crop, polygon_crop, read_mask, record_to_detections, to_detections  # noqa: E402
 from fiftyone_yoloseg.geometry import masks  # noqa: E402
 from fiftyone_yoloseg.types import ImageRecord, InstanceRecord, Instances  # noqa: E402
+
+
+def placed_mask(*args: Any) -> masks.CropMask:
+    return masks.from_bitmap(*mask_crop(*args))
+
+
+def placed_polygon(*args: Any) -> masks.CropMask:
+    return masks.from_bitmap(*polygon_crop(*args))
+
+
+def placed_box(*args: Any) -> masks.CropMask:
+    return masks.from_bitmap(*box_crop(*args))
+
 
 H, W = 40, 60
 
@@ -35,7 +48,7 @@ def test_a_mask_keeps_its_pixels_however_its_box_was_cropped(x1: float, x2: floa
     edges = {"round": (round(x1), round(x2)), "int": (int(x1), int(x2)), "outer": (int(np.floor(x1)), int(np.ceil(x2)))}[crop]
     expected = np.zeros_like(full)
     expected[8:28, edges[0] : edges[1]] = full[8:28, edges[0] : edges[1]]
-    placed = place_mask(full[8:28, edges[0] : edges[1]], [x1 / W, 8 / H, (x2 - x1) / W, 20 / H], H, W)
+    placed = placed_mask(full[8:28, edges[0] : edges[1]], [x1 / W, 8 / H, (x2 - x1) / W, 20 / H], H, W)
     got = masks.full_bitmap(placed, H, W)
     if edges[1] - edges[0] in (round(x2) - round(x1), round(x2 - x1)):
         expected = np.roll(expected, round(x1) - edges[0], 1)  # a size that FiftyOne's evaluator expects: its own rounding wins
@@ -44,31 +57,31 @@ def test_a_mask_keeps_its_pixels_however_its_box_was_cropped(x1: float, x2: floa
 
 
 def test_a_mask_of_another_size_is_stretched_to_its_box() -> None:
-    placed = place_mask(np.array([[1, 0], [0, 1]], bool), [10 / W, 20 / H, 8 / W, 4 / H], H, W)
+    placed = placed_mask(np.array([[1, 0], [0, 1]], bool), [10 / W, 20 / H, 8 / W, 4 / H], H, W)
     expected = np.zeros((H, W), np.uint8)
     expected[20:22, 10:14] = expected[22:24, 14:18] = 1
     np.testing.assert_array_equal(masks.full_bitmap(placed, H, W), expected)
 
 
 def test_what_lies_outside_the_image_is_cut_off() -> None:
-    placed = place_mask(np.ones((10, 10), bool), [-4 / W, 36 / H, 10 / W, 10 / H], H, W)
+    placed = placed_mask(np.ones((10, 10), bool), [-4 / W, 36 / H, 10 / W, 10 / H], H, W)
     assert (placed.x, placed.y, placed.w, placed.h) == (0, 36, 6, 4)
-    assert place_mask(np.ones((4, 4), bool), [1.2, 0.1, 0.1, 0.1], H, W) == masks.EMPTY
+    assert placed_mask(np.ones((4, 4), bool), [1.2, 0.1, 0.1, 0.1], H, W) == masks.EMPTY
     # a box of a billion pixels must cost no more memory than the image
-    assert masks.area(place_mask(np.ones((2, 2), bool), [-1e7, -1e7, 2e7, 2e7], H, W)) == H * W
+    assert masks.area(placed_mask(np.ones((2, 2), bool), [-1e7, -1e7, 2e7, 2e7], H, W)) == H * W
 
 
 def test_shapes_inside_shapes_are_holes() -> None:
     square = [[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]]  # 30 x 20 pixels at (15, 10)
     hole = [[0.4, 0.4], [0.6, 0.4], [0.6, 0.6], [0.4, 0.6]]  # 12 x 8 pixels at (24, 16)
     apart = [[0.0, 0.0], [0.1, 0.0], [0.1, 0.1], [0.0, 0.1]]  # 6 x 4 pixels
-    full = masks.full_bitmap(place_polygon([square, hole, apart], H, W), H, W)
+    full = masks.full_bitmap(placed_polygon([square, hole, apart], H, W), H, W)
     assert full.sum() == 30 * 20 - 12 * 8 + 6 * 4
     assert full[20, 30] == 0 and full[11, 16] == 1 and full[0, 0] == 1
 
 
 def test_place_box_and_mask_files(tmp_path: Path) -> None:
-    assert masks.area(place_box([0.1, 0.1, 0.5, 0.5], H, W)) == 30 * 20
+    assert masks.area(placed_box([0.1, 0.1, 0.5, 0.5], H, W)) == 30 * 20
     colour = np.zeros((5, 6), np.uint16)
     colour[1:3, 2:5] = 256  # would be 0 as a byte
     cv2.imwrite(str(tmp_path / "m.png"), colour)

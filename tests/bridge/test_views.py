@@ -11,8 +11,9 @@ import pytest
 
 fo = pytest.importorskip("fiftyone")
 
-from fiftyone_yoloseg.bridge.splits import split_view  # noqa: E402
-from fiftyone_yoloseg.bridge.views import label_fields, view_records  # noqa: E402
+from fiftyone_yoloseg.bridge.plan import split_view  # noqa: E402
+from fiftyone_yoloseg.bridge.read import view_records  # noqa: E402
+from fiftyone_yoloseg.bridge.views import label_fields  # noqa: E402
 from fiftyone_yoloseg.errors import DataError, SettingsError  # noqa: E402
 from fiftyone_yoloseg.geometry import masks  # noqa: E402
 

@@ -1,0 +1,46 @@
+"""The IoU of each converted object, stored on its FiftyOne label, and a saved view of those that lost something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fiftyone import ViewField as F
+
+from ..plan import Plan
+from ..raw import raw_samples
+from .manifest import Manifest
+from .rows import SampleResult
+
+_BATCH = 5000
+
+
+def store_scores(plan: Plan, folder: Path, attribute: str, threshold: float) -> str:
+    """Set `attribute` on every label that is in the converted folder; returns a line that tells where to look."""
+    dataset = plan.sources[0].view._dataset
+    values = _scores(plan, Manifest.earlier(folder))
+    while batch := list(islice(values, _BATCH)):
+        dataset.set_label_values(f"{plan.label_field}.{_list(dataset, plan.label_field)}.{attribute}", batch, dynamic=True)
+    name = f"{attribute} below {threshold:g}"
+    view = dataset.filter_labels(plan.label_field, F(attribute) < threshold)
+    dataset.save_view(name, view, overwrite=True)
+    return f"'{attribute}' of each label holds its IoU; {len(view)} samples are in the saved view '{name}'"
+
+
+def _scores(plan: Plan, manifest: Manifest) -> Iterator[dict[str, Any]]:
+    for source in plan.sources:
+        for sample in raw_samples(source.view, plan.label_field, ("_id",)):
+            if (entry := manifest.get(sample.id)) is None:
+                continue
+            result = SampleResult.from_json(entry.result)
+            dropped = {label for _, label in result.dropped}
+            below = {label: iou for iou, label in result.inexact}
+            for label in (str(x["_id"]) for x in sample.labels):
+                if label not in dropped:
+                    yield {"sample_id": sample.id, "label_id": label, "value": below.get(label, 1.0)}
+
+
+def _list(dataset: Any, label_field: str) -> str:
+    return dataset._get_label_field_path(label_field)[1].rsplit(".", 1)[-1]
