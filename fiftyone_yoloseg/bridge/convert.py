@@ -139,7 +139,7 @@ class _Conversion:
     def run(self) -> ConversionReport:
         report, done = self.report, 0
         stream = self.plan.raw()
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(2) as pool:
             while chunk := list(islice(stream, _CHUNK)):
                 self._stop_if_asked(done)
                 self.progress(0.98 * done / self.plan.samples, f"{done} of {self.plan.samples} images, {report.rows} objects")

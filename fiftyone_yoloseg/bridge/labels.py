@@ -46,7 +46,7 @@ def mask_crop(mask: npt.NDArray[Any], box: RelativeBox, height: int, width: int)
     """
     if mask.ndim == 3:
         mask = mask[:, :, 0]
-    bits = np.ascontiguousarray(mask != 0).view(np.uint8)
+    bits = np.ascontiguousarray(mask if mask.dtype == np.bool_ else mask != 0).view(np.uint8)
     if not bits.size:
         return bits, 0, 0
     x, w = _extent(box[0] * width, (box[0] + box[2]) * width, bits.shape[1])

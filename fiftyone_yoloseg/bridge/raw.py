@@ -89,7 +89,7 @@ def decode_mask(data: bytes) -> npt.NDArray[Any]:
     if raw.startswith(_NPY_START) and (found := _NPY.match(raw, 10)):
         height, width = int(found[2]), int(found[3])
         if len(raw) == found.end() + height * width:
-            return np.frombuffer(raw, np.uint8, offset=found.end()).reshape(height, width)
+            return np.frombuffer(raw, np.bool_ if found[1] == b"|b1" else np.uint8, offset=found.end()).reshape(height, width)
     array = np.load(BytesIO(raw), allow_pickle=False)
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
         raise ValueError("its mask is not an image")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..geometry.polygons import MARK, OFFSET, Outline, Walk
 
 Floats = npt.NDArray[np.float64]
-_SPACE, _DOT, _ZERO = b" .0"
+_SPACE, _DOT, _ZERO = np.frombuffer(b" .0", np.uint8)
 
 
 def decimals(height: int, width: int) -> int:
@@ -66,20 +66,21 @@ def _table(size: int, digits: int, offsets: tuple[float, ...], more: int) -> npt
     return text
 
 
-def parse_fixed(rows: Sequence[bytes]) -> list[Floats] | None:
-    """The numbers of rows such as b"0.250000 1.000000": one digit, a point, and equally many decimals in all; None if any row is otherwise."""
-    if not rows:
-        return []
-    digits = rows[0].find(b" ") - 2
+def parse_fixed(rows: Sequence[bytes]) -> tuple[Floats, list[int]] | None:
+    """All numbers of rows such as b"0.250000 1.000000", and how many each row has: one digit, a point, and equally many decimals in all.
+
+    None if any row is otherwise.
+    """
+    digits = rows[0].find(b" ") - 2 if rows else 1
     if not 0 < digits <= 15:
         return None
     step = digits + 3
-    if any((len(row) + 1) % step for row in rows):
+    lengths = [len(row) + 1 for row in rows]
+    if any(length % step for length in lengths):
         return None
-    text = np.frombuffer(b" " + b" ".join(rows), np.uint8).reshape(-1, step)
-    values = text[:, [1, *range(3, step)]].astype(np.int64) - _ZERO
-    if np.any(text[:, 0] != _SPACE) or np.any(text[:, 2] != _DOT) or values.min() < 0 or values.max() > 9:
+    text = np.frombuffer(b" ".join([b"", *rows]), np.uint8).reshape(-1, step)
+    values = (text[:, [1, *range(3, step)]] - _ZERO).astype(np.int64)  # what is below "0" wraps around to large numbers
+    if np.any(text[:, 0] != _SPACE) or np.any(text[:, 2] != _DOT) or (values.size and values.max() > 9):
         return None
     # the quotient of two whole numbers is rounded once, as a parser rounds the decimal: the same number to the last bit
-    numbers = values @ (10 ** np.arange(digits, -1, -1)) / 10**digits
-    return np.split(numbers, np.cumsum([(len(row) + 1) // step for row in rows])[:-1])
+    return values @ (10 ** np.arange(digits, -1, -1)) / 10**digits, [length // step for length in lengths]

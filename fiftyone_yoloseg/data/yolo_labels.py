@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -178,10 +179,14 @@ def _uniform_rows(lines: Sequence[tuple[int, str]], nc: int) -> list[_Row] | Non
             return None
         heads.append(int(head))
         tails.append(tail.encode())
-    values = parse_fixed(tails)
-    if values is None or any(len(v) % 2 or len(v) < 4 or v.max() > 1 for v in values):
+    parsed = parse_fixed(tails)
+    if parsed is None:
         return None
-    return [_Row(number, cls, v) for cls, (number, _), v in zip(heads, lines, values, strict=True)]
+    values, counts = parsed
+    if any(n % 2 or n < 4 for n in counts) or (len(values) and values.max() > 1):
+        return None
+    ends = list(accumulate(counts))
+    return [_Row(lines[i][0], heads[i], values[end - counts[i] : end]) for i, end in enumerate(ends)]
 
 
 def _groups(rows: Sequence[_Row], outlines: Sequence[OwnOutline | None]) -> list[tuple[list[_Row], list[OwnOutline | None]]]:

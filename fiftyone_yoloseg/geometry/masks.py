@@ -153,7 +153,7 @@ def union(crops: Sequence[Crop]) -> Crop:
 def crop_iou(a: Crop, b: Crop) -> float:
     """Intersection over union of two crops of 0 and 1; 0 if both are without pixels."""
     (bits_a, ax, ay), (bits_b, bx, by) = a, b
-    if ax == bx and ay == by and np.array_equal(bits_a, bits_b):
+    if ax == bx and ay == by and bits_a.shape == bits_b.shape and bool((bits_a == bits_b).all()):
         return 1.0 if bits_a.any() else 0.0
     x1, y1 = max(ax, bx), max(ay, by)
     x2, y2 = min(ax + bits_a.shape[1], bx + bits_b.shape[1]), min(ay + bits_a.shape[0], by + bits_b.shape[0])

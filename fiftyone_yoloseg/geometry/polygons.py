@@ -13,6 +13,7 @@ the vertex where a ring is left for an inner one is OPEN, the last vertex of tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -119,8 +120,10 @@ def _corners(ring: Ring) -> npt.NDArray[np.bool_]:
     """Which vertices are not in the middle of a straight run of unit or longer steps."""
     if len(ring) < 3:
         return np.ones(len(ring), np.bool_)
-    after = np.sign(np.roll(ring, -1, 0) - ring)
-    corner: npt.NDArray[np.bool_] = np.any(after != np.roll(after, 1, 0), 1)
+    closed = np.concatenate([ring[-1:], ring, ring[:1]])
+    step = np.sign(closed[1:] - closed[:-1])
+    direction = 3 * step[:, 0] + step[:, 1]
+    corner: npt.NDArray[np.bool_] = direction[1:] != direction[:-1]
     return corner
 
 
@@ -140,37 +143,20 @@ def _simplify(rings: list[Ring], tolerance: float, shape: tuple[int, ...]) -> li
 def _bridges(rings: list[Ring]) -> npt.NDArray[np.int64]:
     """The shortest set of bridges that joins all rings: (len(rings) - 1, 2) indices of vertices, counted over all rings.
 
-    Each region of the picture, inside or outside the object, is crossed no more often than it must be: bridges to holes run
-    inside and only those between parts cross the background. Neighbours are found on the map of nearest vertices, so that
-    the cost grows with the area and not with the square of the number of vertices.
+    So each region of the picture, inside or outside the object, is crossed no more often than it must be: bridges to holes run
+    inside and only those between parts cross the background. The length of a bridge is what OpenCV paints of a line: the larger
+    of its extents along the axes.
     """
-    points = np.concatenate(rings)
-    owner = np.repeat(np.arange(len(rings), dtype=np.int32), [len(ring) for ring in rings])
-    width, height = (points.max(0) + 1).tolist()
-    pixel = points[:, 1] * width + points[:, 0]
-
-    seeds = np.ones(height * width, np.uint8)
-    seeds[pixel] = 0
-    _, labels = cv2.distanceTransformWithLabels(seeds.reshape(height, width), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    labels = labels.ravel()
-    vertex_of_label = np.zeros(len(points) + 1, np.int32)
-    vertex_of_label[labels[pixel]] = np.arange(len(points), dtype=np.int32)
-    region = owner.astype(np.uint16)[vertex_of_label][labels] if len(rings) < 65536 else owner[vertex_of_label][labels]
-    below = np.flatnonzero(region[width:] != region[:-width])
-    right = np.flatnonzero(region[1:] != region[:-1])
-    right = right[right % width != width - 1]
-    near = vertex_of_label[labels[np.concatenate([below, right])]]
-    far = vertex_of_label[labels[np.concatenate([below + width, right + 1])]]
-    # where rings share a pixel, the map knows one of them only
-    order = np.argsort(pixel, kind="stable")
-    shared = np.flatnonzero(pixel[order[1:]] == pixel[order[:-1]])
-    near, far = np.concatenate([order[shared], near]), np.concatenate([order[shared + 1], far])
-    length = np.abs(points[near] - points[far]).max(1)  # what OpenCV paints of a line
-    # of each pair of rings only the shortest bridge can be part of the shortest tree
+    pairs = _close_pairs(rings) if len(rings) <= _FEW else None
+    near, far, length = _mapped_pairs(rings) if pairs is None else pairs
+    if len(rings) == 2:
+        best = int(length.argmin())
+        return np.array([[near[best], far[best]]])
     ranked = np.argsort(length, kind="stable")
-    a, b = owner[near[ranked]].astype(np.int64), owner[far[ranked]].astype(np.int64)
+    start = np.cumsum([len(ring) for ring in rings])
+    a, b = (np.searchsorted(start, ends[ranked], side="right") for ends in (near, far))
+    # of each pair of rings only the shortest bridge can be part of the shortest tree
     first = np.sort(np.unique(np.minimum(a, b) * len(rings) + np.maximum(a, b), return_index=True)[1])
-
     root = list(range(len(rings)))
     chosen = []
     for i, end_a, end_b in zip(ranked[first].tolist(), a[first].tolist(), b[first].tolist(), strict=True):
@@ -181,6 +167,68 @@ def _bridges(rings: list[Ring]) -> npt.NDArray[np.int64]:
     return np.stack([near[chosen], far[chosen]], 1)
 
 
+_FEW, _WORTH_A_MAP = 8, 200_000
+Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Bridges to choose from: two vertices, counted over all rings, and the length."""
+
+
+def _close_pairs(rings: list[Ring]) -> Pairs | None:
+    """The shortest bridge between any two rings, all vertices compared; None if those that may be near are too many."""
+    start = np.cumsum([0, *(len(ring) for ring in rings)]).tolist()
+    boxes = [cv2.boundingRect(ring) for ring in rings]
+    found = []
+    for i, p in enumerate(rings):
+        for j in range(i + 1, len(rings)):
+            q = rings[j]
+            limit = int(_distances(p[:: len(p) // 16 + 1], q[:: len(q) // 16 + 1]).min())
+            a, b = _near(p, boxes[j], limit), _near(q, boxes[i], limit)
+            if len(a) * len(b) > _WORTH_A_MAP:
+                return None
+            apart = _distances(p[a], q[b])
+            at_a, at_b = divmod(int(apart.argmin()), len(b))
+            found.append((start[i] + int(a[at_a]), start[j] + int(b[at_b]), int(apart[at_a, at_b])))
+    near, far, length = np.array(found, np.int64).reshape(-1, 3).T
+    return near, far, length
+
+
+def _near(ring: Ring, box: Sequence[int], limit: int) -> npt.NDArray[np.int64]:
+    """Which vertices are no farther from a box than `limit`."""
+    x, y, w, h = box
+    column, row = ring[:, 0], ring[:, 1]
+    return np.flatnonzero((column >= x - limit) & (column < x + w + limit) & (row >= y - limit) & (row < y + h + limit))
+
+
+def _distances(a: Ring, b: Ring) -> npt.NDArray[np.int32]:
+    apart: npt.NDArray[np.int32] = np.abs(a[:, None, 0] - b[None, :, 0])
+    np.maximum(apart, np.abs(a[:, None, 1] - b[None, :, 1]), out=apart)
+    return apart
+
+
+def _mapped_pairs(rings: list[Ring]) -> Pairs:
+    """Bridges between neighbours on the map of nearest vertices: its cost grows with the area, not with the square of the vertices."""
+    points = np.concatenate(rings)
+    owner = np.repeat(np.arange(len(rings), dtype=np.int32), [len(ring) for ring in rings])
+    width, height = (points.max(0) + 1).tolist()
+    pixel = points[:, 1] * width + points[:, 0]
+    seeds = np.ones(height * width, np.uint8)
+    seeds[pixel] = 0
+    _, map_ = cv2.distanceTransformWithLabels(seeds.reshape(height, width), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    labels = map_.ravel()
+    vertex_of_label = np.zeros(len(points) + 1, np.int32)
+    vertex_of_label[labels[pixel]] = np.arange(len(points), dtype=np.int32)
+    region = owner[vertex_of_label][labels]
+    below = np.flatnonzero(region[width:] != region[:-width])
+    right = np.flatnonzero(region[1:] != region[:-1])
+    right = right[right % width != width - 1]
+    near = vertex_of_label[labels[np.concatenate([below, right])]]
+    far = vertex_of_label[labels[np.concatenate([below + width, right + 1])]]
+    # where rings share a pixel, the map knows one of them only
+    order = np.argsort(pixel, kind="stable")
+    shared = np.flatnonzero(pixel[order[1:]] == pixel[order[:-1]])
+    near, far = np.concatenate([order[shared], near]), np.concatenate([order[shared + 1], far])
+    return near, far, np.abs(points[near] - points[far]).max(1)
+
+
 def _find(root: list[int], i: int) -> int:
     while root[i] != i:
         root[i] = root[root[i]]
@@ -189,15 +237,13 @@ def _find(root: list[int], i: int) -> int:
 
 
 def _join(rings: list[Ring], bridges: npt.NDArray[np.int64], *, thin: bool) -> Walk:
-    """One closed walk over all rings: points (n, 2) and their marks (n,). thin: leave out vertices inside straight runs."""
+    """One closed walk over all rings, and the marks of its vertices. thin: leave out vertices inside straight runs."""
     start = np.cumsum([0] + [len(ring) for ring in rings])
     owner = (np.searchsorted(start, bridges, side="right") - 1).tolist()
-    local = (bridges - start[owner]).tolist() if len(bridges) else []
     links: list[list[tuple[int, int, int]]] = [[] for _ in rings]  # of each ring: own vertex, other ring, its vertex
-    for (a, b), (i, j) in zip(owner, local, strict=True):
+    for (a, b), (i, j) in zip(owner, (bridges - start[owner]).tolist(), strict=True):
         links[a].append((i, b, j))
         links[b].append((j, a, i))
-    keep = [_corners(ring) if thin else np.ones(len(ring), np.bool_) for ring in rings]
 
     entry = {0: 0}  # of each ring: the vertex where it is entered
     children: list[list[tuple[int, int]]] = [[] for _ in rings]  # how many vertices after the entry, which ring
@@ -211,36 +257,28 @@ def _join(rings: list[Ring], bridges: npt.NDArray[np.int64], *, thin: bool) -> W
 
     walks: dict[int, tuple[list[Ring], list[Marks]]] = {}
     for ring in reversed(queue):
-        turn = np.roll(np.arange(len(rings[ring])), -entry[ring])
+        points, inner = rings[ring], sorted(children[ring])
+        if entry[ring]:
+            points = np.concatenate([points[entry[ring] :], points[: entry[ring]]])
+        if ring:  # an inner ring is left where it was entered
+            points = np.concatenate([points, points[:1]])
+        keep = _corners(points) if thin else np.ones(len(points), np.bool_)
         pieces: list[Ring] = []
         marks: list[Marks] = []
         at = 0
-        for i, child in sorted(children[ring]):
-            _piece(rings[ring], turn[at : i + 1], keep[ring], OPEN, pieces, marks)
-            inner, inner_marks = walks.pop(child)
-            pieces += inner
-            marks += inner_marks
+        for i, child in [*inner, (len(points) - 1, -1)]:
+            use = keep[at : i + 1].copy()
+            use[0] = use[-1] = True  # bridges start there
+            piece = points[at : i + 1][use]
+            mark = np.zeros(len(piece), np.int8)
+            mark[-1] = OPEN if child >= 0 else CLOSE if ring else PLAIN
+            pieces.append(piece)
+            marks.append(mark)
+            if child >= 0:
+                inner_pieces, inner_marks = walks.pop(child)
+                pieces += inner_pieces
+                marks += inner_marks
             at = i
-        rest = turn[at:] if ring == 0 else np.append(turn[at:], entry[ring])
-        _piece(rings[ring], rest, keep[ring], PLAIN if ring == 0 else CLOSE, pieces, marks)
         walks[ring] = pieces, marks
     pieces, marks = walks[0]
     return np.concatenate(pieces), np.concatenate(marks)
-
-
-def _piece(
-    ring: Ring,
-    index: npt.NDArray[np.int64],
-    keep: npt.NDArray[np.bool_],
-    mark: int,
-    pieces: list[Ring],
-    marks: list[Marks],
-) -> None:
-    """Append a stretch of a ring whose last vertex has the mark. Its ends stay, because bridges start there."""
-    use = keep[index]
-    use[[0, -1]] = True
-    index = index[use]
-    pieces.append(ring[index])
-    stretch = np.zeros(len(index), np.int8)
-    stretch[-1] = mark
-    marks.append(stretch)

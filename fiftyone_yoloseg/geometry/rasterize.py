@@ -102,29 +102,35 @@ class OwnOutline:
 
 def own_outlines(points: Points, lengths: Sequence[int]) -> list[OwnOutline | None]:
     """Polygons, one after the other in `points` (n, 2), each taken apart at its bridges if it is our pixel outline; None if it is not."""
+    starts = np.cumsum([0, *lengths[:-1]])
     index = np.floor(points)
     fraction = points - index - OFFSET
-    marks = np.rint(fraction / MARK)
-    strays = np.abs(fraction - marks * MARK).max(1) >= SLACK
-    starts = np.cumsum([0, *lengths[:-1]])
-    continues = marks[starts, 1]
-    marks[starts, 1] = 0
-    strays |= (np.abs(marks[:, 0]) > 1) | (marks[:, 1] != 0)
-    foreign = np.logical_or.reduceat(strays, starts) | ((continues != 0) & (continues != 1))
-    lattice, marks_x = index.astype(np.int32), marks[:, 0].astype(np.int8)
-    marked = np.logical_or.reduceat(marks_x != 0, starts)
+    lattice = index.astype(np.int32)
+    simple = np.logical_and.reduceat((np.abs(fraction) < SLACK).all(1), starts)  # without any mark
     out: list[OwnOutline | None] = []
-    for start, length, other, bridged, more in zip(
-        starts.tolist(), lengths, foreign.tolist(), marked.tolist(), continues.tolist(), strict=True
-    ):
-        own = slice(start, start + length)
-        rings = None if other else _take_apart(lattice[own], marks_x[own]) if bridged else [lattice[own]]
-        out.append(None if rings is None else OwnOutline(rings, more == 1))
+    for start, length, plain in zip(starts.tolist(), lengths, simple.tolist(), strict=True):
+        row = slice(start, start + length)
+        out.append(OwnOutline([lattice[row]], False) if plain else _marked_outline(lattice[row], fraction[row]))
     return out
+
+
+def _marked_outline(lattice: Lattice, fraction: Points) -> OwnOutline | None:
+    """fraction: how far vertices are from where those without a mark would be."""
+    marks = np.rint(fraction / MARK).astype(np.int8)
+    if np.any(np.abs(fraction - marks * MARK) >= SLACK):
+        return None
+    continues = marks[0, 1]
+    marks[0, 1] = 0
+    if np.any(np.abs(marks[:, 0]) > 1) or np.any(marks[:, 1]) or continues not in (0, 1):
+        return None
+    rings = _take_apart(lattice, marks[:, 0])
+    return None if rings is None else OwnOutline(rings, bool(continues))
 
 
 def _take_apart(lattice: Lattice, marks: Marks) -> list[Lattice] | None:
     """The rings between the marks of bridges; None where marks do not match as brackets do."""
+    if not marks.any():
+        return [lattice]
     done: list[Lattice] = []
     open_rings: list[list[Lattice]] = [[]]
     at = 0

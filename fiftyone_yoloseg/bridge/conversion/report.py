@@ -10,7 +10,7 @@ from typing import Any
 
 from .rows import SampleResult
 
-WORST = 10
+WORST = 6
 Worst = list[tuple[float, str, str]]
 """(IoU, sample id, label id), the lowest first."""
 
