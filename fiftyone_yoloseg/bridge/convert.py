@@ -13,14 +13,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
-
 from ..data.dataset_yaml import write_dataset_yaml
 from ..data.files import write_text
 from ..data.yolo_labels import format_row, read_label_file, write_label_file
 from ..errors import DataError, Stopped
 from ..geometry import masks
-from ..types import CropMask, ImageRecord, InstanceRecord, ProgressFn
+from ..types import ImageRecord, InstanceRecord, ProgressFn
 from .prepare import Prepared, prepare
 from .views import Maskless
 
@@ -161,21 +159,12 @@ def _write_labels(record: ImageRecord, path: Path, nc: int, report: ConversionRe
             report.dropped.append((sample, "the same pixels and class as another object: readers take repeated rows as one"))
             continue
         rows[row] = instance
-        parts, holes = count_parts(instance.mask)
+        parts, holes = masks.count_parts(instance.mask)
         report.with_parts += parts > 1
         report.with_holes += holes > 0
     write_label_file(path, rows.values(), height, width)
     back = read_label_file(path, height, width, nc, strict=True).records
     return [(float(masks.iou([a.mask], [b.mask])[0, 0]), sample, a.source_id or "") for a, b in zip(rows.values(), back, strict=True)]
-
-
-def count_parts(mask: CropMask) -> tuple[int, int]:
-    """Number of parts (touching at corners counts as one) and of holes."""
-    contours, hierarchy = cv2.findContours(masks.crop_bitmap(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    if not contours:
-        return 0, 0
-    inner = int((hierarchy[0][:, 3] >= 0).sum())
-    return len(contours) - inner, inner
 
 
 def _unique(path: Path, used: set[str]) -> str:
