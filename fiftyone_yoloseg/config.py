@@ -319,4 +319,4 @@ def _line(model: type[Settings], error: Any) -> str:
         near = difflib.get_close_matches(key, model.model_fields, n=1)
         return f"unknown setting {key!r}" + (f": did you mean {near[0]!r}?" if near else f" (known: {', '.join(model.model_fields)})")
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key}={error['input']!r}: {message}"
+    return f"{key}={error['input']!r}: {message}" if key else message

@@ -126,7 +126,7 @@ def check(params: Params, progress: ProgressFn, should_stop: Callable[[], bool])
     from .check import check
 
     report = check(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
-    return _json({"summary": report.markdown(), **report.to_dict(cases=_LISTED)})
+    return _json({"summary": report.finding_markdown(), "class_table": report.class_markdown(), **report.to_dict(cases=_LISTED)})
 
 
 JOBS: dict[str, Job] = {"convert": convert, "check": check, "train": train, "validate": validate, "predict": predict, "export": export}

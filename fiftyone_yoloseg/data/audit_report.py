@@ -66,7 +66,8 @@ class Case:
     note: str = ""
 
     def __str__(self) -> str:
-        where = self.path.rsplit("/", 1)[-1] + (f" {self.label}" if self.label else "")
+        label = "" if self.sample_id else self.label  # FiftyOne's ids say nothing to a person; its saved views show the place
+        where = self.path.rsplit("/", 1)[-1] + (f" {label}" if label else "")
         return f"{where} ({self.note})" if self.note else where
 
 
@@ -142,12 +143,18 @@ class CheckReport:
 
     def markdown(self) -> str:
         """For the App."""
+        return f"{self.finding_markdown()}\n\n{self.class_markdown()}"
+
+    def finding_markdown(self) -> str:
         lines = [f"**{_cell(self.summary())}**"]
         if self.findings:
             lines += ["", "| | finding | what to do |", "|---|---|---|"]
             lines += [f"| {f.severity} | {_cell(f.message + _examples(f))} | {_cell(f.advice)} |" for f in self.findings]
-        lines += ["", *("|".join(["", *(_cell(v) for v in row), ""]) for row in self._class_rows(rule=True)), "", *self._more_classes()]
-        return "\n".join(lines).rstrip()
+        return "\n".join(lines)
+
+    def class_markdown(self) -> str:
+        rows = ["| " + " | ".join(_cell(v) for v in row) + " |" for row in self._class_rows(rule=True)]
+        return "\n".join([*rows, "", *self._more_classes()]).rstrip()
 
     def table(self) -> RenderableType:
         """For a terminal; `rich.print` shows it."""

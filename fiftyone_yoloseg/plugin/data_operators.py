@@ -18,6 +18,8 @@ from .base import JobOperator
 from .forms import Form, cached_fields, check_folder
 from .splits import split_fields
 
+_BUTTONS = 3  # in a row
+
 
 class Check(JobOperator):
     name = job = "check"
@@ -51,10 +53,14 @@ class Check(JobOperator):
 
     def _output(self, result: Result) -> types.Property:
         shown = super()._output(result)
-        for kind, name in result.get("views", {}).items():
-            shown.type.btn(
-                f"show_{kind}", f"Show {name.removeprefix(PREFIX)}", icon="visibility", on_click="set_view", params={"name": name}
-            )
+        if "error" in result:
+            return shown
+        views = list(result.get("views", {}).items())
+        for start in range(0, len(views), _BUTTONS):
+            row = shown.type.h_stack(f"show_{start}", gap=1)
+            for kind, name in views[start : start + _BUTTONS]:
+                row.btn(kind, f"Show {name.removeprefix(PREFIX)}", icon="visibility", on_click="set_view", params={"name": name})
+        shown.type.str("class_table", view=types.MarkdownView())
         return shown
 
 

@@ -262,7 +262,7 @@ def test_every_kind_can_be_written_down() -> None:
     report = run(everything, {0: "cat | [red]dog[/red]", 1: "<b>", 2: "cow"})
     assert json.loads(json.dumps(report.to_dict()))["verdict"] == "errors"
     assert max(len(f["cases"]) for f in report.to_dict(cases=1)["findings"]) == 1
-    rows = [line for line in report.markdown().splitlines() if line.startswith("| ") and "finding" not in line]
+    rows = [line for line in report.finding_markdown().splitlines() if line.startswith("| ") and "what to do" not in line]
     assert (
         len(rows) == len(report.findings)
         and all(len(row.replace("\\|", "").split("|")) == 5 for row in rows)
