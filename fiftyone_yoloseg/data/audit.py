@@ -205,7 +205,7 @@ class _Books:
             "labels_without_class": ("label has", "labels have", "no class name"),
             "images_across_splits": ("image has", "images have", "the bytes of one in another split"),
             "images_in_no_split": ("image is", "images are", "in no split"),
-            "duplicate_images": ("image has", "images have", "the bytes of another in the same split"),
+            "duplicate_images": ("image has", "images have", "the bytes of another, not of another split"),
             "odd_image_sizes": ("image is", "images are", f"{ODD_SIZE} times larger, smaller or longer than usual"),
             "empty_masks": ("object has", "objects have", "no pixel inside the image"),
             "duplicate_objects": ("object repeats", "objects repeat", f"another of the class, mask IoU {SAME:g} or more"),

@@ -167,6 +167,11 @@ def test_cases_tell_the_place() -> None:
     assert [c.note.partition(",")[0] for c in report["images_across_splits"].cases] == ["train", "train", "val"]
 
 
+def test_a_twin_in_no_split_is_no_leak() -> None:
+    report = run([*clean(), entry("a", block(), same="s"), entry("b", block(), same="s", split=None)])
+    assert {f.kind: f.count for f in report.findings} == {"images_in_no_split": 1, "duplicate_images": 2}
+
+
 def test_crowds_are_neither_objects_nor_twins() -> None:
     crowd = replace(TWIN, crowd=True)
     report = run([*clean(), entry("a", crowd, crowd, TWIN), entry("only a crowd", crowd)])
