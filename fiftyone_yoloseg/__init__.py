@@ -18,6 +18,7 @@ _PUBLIC = {
     "train": "bridge.train",
     "predict": "bridge.predict",
     "evaluate": "bridge.evaluate",
+    "check": "bridge.check",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -148,6 +148,27 @@ def _convert(settings: config.ConvertCommand) -> None:
     print(convert(settings))
 
 
+def _check(settings: config.CheckCommand) -> None:
+    import rich
+
+    if settings.data is None:
+        from .bridge.cli import check
+
+        report = check(settings)
+    else:
+        import psutil
+
+        from .console import progress_bar
+        from .data.audit_sources import check_data
+
+        with progress_bar("checking") as progress:
+            free = psutil.virtual_memory().available
+            report = check_data(settings.data, imgsz=settings.imgsz, remap=settings.remap, free_memory=free, progress=progress)
+    rich.print(report.table())
+    if report.verdict == "errors":
+        sys.exit(1)
+
+
 def _demo(settings: config.DemoSettings) -> None:
     from .bridge.demo import demo
 
@@ -192,6 +213,7 @@ COMMANDS: dict[str, tuple[type[Settings], Callable[[Any], None]]] = {
     "predict": (config.PredictCommand, _predict),
     "export": (config.ExportCommand, _export),
     "convert": (config.ConvertCommand, _convert),
+    "check": (config.CheckCommand, _check),
     "demo": (config.DemoSettings, _demo),
     "doctor": (config.DoctorCommand, _doctor),
 }

@@ -292,6 +292,44 @@ class ConvertCommand(ConvertSettings):
     view: str | None = Field(None, description="name of a saved view; the whole dataset if not given")
 
 
+def _remap(value: Any) -> Any:
+    """ "car:vehicle, bus:vehicle", as typed."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition(":") for pair in value.split(",") if pair.strip()]
+    if any(not old.strip() or not new.strip() for old, _, new in pairs):
+        raise ValueError("write old:new pairs with commas between them, as in car:vehicle, bus:vehicle")
+    return {old.strip(): new.strip() for old, _, new in pairs}
+
+
+class CheckSettings(Settings):
+    """What a check of a dataset takes for granted of the training."""
+
+    imgsz: SquareSize = Field(640, description="training image size in pixels: decides which objects are too small")
+    remap: Annotated[dict[str, str], BeforeValidator(_remap)] = Field(
+        {}, description="classes to merge or rename, as in car:vehicle, bus:vehicle; only looked at, nothing is changed"
+    )
+
+
+class CheckCommand(CheckSettings):
+    """`yoloseg check`: find what is wrong with a dataset before training; exits with 1 if there are errors"""
+
+    data: Path | None = Field(None, description="dataset.yaml, or a COCO folder with annotations/instances_*.json")
+    dataset: str | None = Field(None, description="or the name of a FiftyOne dataset; the settings below are for it")
+    view: str | None = Field(None, description="name of a saved view; the whole dataset if not given")
+    label_field: str = Field("ground_truth", description="field with Detections (masks) or Polylines")
+    split: str = Field("auto", description="auto (tags if there are any, else random), tags, random, or a field's name")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of validation images in a random split")
+    seed: Count = Field(0, description="seed of a random split")
+    save_views: bool = Field(False, description="save a view of each finding's cases on the dataset")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CheckCommand:
+        if (self.data is None) == (self.dataset is None):
+            raise ValueError("give one of data=dataset.yaml and dataset=<FiftyOne dataset>")
+        return self
+
+
 class DoctorCommand(Settings):
     """`yoloseg doctor`: report on this environment, for bug reports"""
 
@@ -337,4 +375,4 @@ def _line(model: type[Settings], error: Any) -> str:
         near = difflib.get_close_matches(key, model.model_fields, n=1)
         return f"unknown setting {key!r}" + (f": did you mean {near[0]!r}?" if near else f" (known: {', '.join(model.model_fields)})")
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key}={error['input']!r}: {message}"
+    return f"{key}={error['input']!r}: {message}" if key else message

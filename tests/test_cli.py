@@ -92,6 +92,25 @@ def test_interrupting_and_going_on(run: Run, tiny_dataset: Path, tmp_path: Path,
     assert code == 130 and "resume=true" in err and "Traceback" not in err
 
 
+def test_check_exits_with_its_verdict(run: Run, tiny_dataset: Path, tmp_path: Path) -> None:
+    code, out, err = run("check", f"data={tiny_dataset}", "imgsz=96")
+    assert code == 0 and out.startswith("warnings: ") and "9 images (6 train, 3 val)" in out, err
+    (tmp_path / "noval.yaml").write_text(f"path: {tiny_dataset.parent}\ntrain: images/train\nnames: [a, b, c]\n")
+    code, out, err = run("check", f"data={tmp_path / 'noval.yaml'}")
+    assert code == 1 and "no val split" in " ".join(out.split()) and "Traceback" not in err
+    for arguments in ((), (f"data={tiny_dataset}", "dataset=x")):
+        code, out, err = run("check", *arguments)
+        assert (code, out) == (1, "") and err == "yoloseg: give one of data=dataset.yaml and dataset=<FiftyOne dataset>\n"
+
+
+def test_check_of_a_fiftyone_dataset(run: Run, coco: Any) -> None:
+    code, out, err = run("check", f"dataset={coco.name}", "remap=person:being", "save_views=true")
+    assert code == 0 and "6 images (4 train, 2 val)" in out and "being" in out, err
+    assert any(name.startswith("yoloseg check: ") for name in coco.list_saved_views())
+    code, _, err = run("check", "dataset=nowhere")
+    assert code == 1 and "no such FiftyOne dataset" in err
+
+
 # help
 
 
@@ -195,6 +214,8 @@ BAD = {
     "bad opset": ("export model={best.pt} opset=12", "opset='12'"),
     "bad output": ("export model={best.pt} output=model.engine", "output=model.engine"),
     "nothing to resume": ("train model={best.pt} data={dataset.yaml} resume=true", "nothing to resume"),
+    "check of nothing": ("check data=missing.yaml", "missing.yaml"),
+    "bad remap": ("check data={dataset.yaml} remap=car", "write old:new pairs"),
     "a file as project": ("train data={dataset.yaml} project={no.jpg}", "cannot write there"),
 }
 

@@ -1,4 +1,4 @@
-"""What `yoloseg convert` does: the command line's way into FiftyOne datasets."""
+"""What `yoloseg convert` and `yoloseg check` do on datasets of FiftyOne: the command line's way into FiftyOne datasets."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..config import ConvertCommand
+from ..config import CheckCommand, ConvertCommand
 from ..console import progress_bar
+from ..data.audit_report import CheckReport
 from ..errors import DataError
+from .check import check as check_view
 from .convert import convert as convert_view
 from .database import ensure_database
 
@@ -40,3 +42,10 @@ def convert(settings: ConvertCommand) -> str:
         f"{report.dataset_yaml}",
     ]
     return "\n".join(lines)
+
+
+def check(settings: CheckCommand) -> CheckReport:
+    """Check a dataset or saved view."""
+    options = settings.model_dump(exclude={"data", "dataset", "view"})
+    with progress_bar("checking") as progress:
+        return check_view(open_view(settings.dataset or "", settings.view), **options, progress=progress)

@@ -122,7 +122,14 @@ def export(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]
     return _json({"summary": _markdown(lines), **report.to_json()})
 
 
-JOBS: dict[str, Job] = {"convert": convert, "train": train, "validate": validate, "predict": predict, "export": export}
+def check(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .check import check
+
+    report = check(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
+    return _json({"summary": report.finding_markdown(), "class_table": report.class_markdown(), **report.to_dict(cases=_LISTED)})
+
+
+JOBS: dict[str, Job] = {"convert": convert, "check": check, "train": train, "validate": validate, "predict": predict, "export": export}
 
 
 def _scores(metrics: dict[str, float]) -> str:

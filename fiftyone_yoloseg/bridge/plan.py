@@ -46,7 +46,11 @@ class Plan:
         return sum(self.counts.values())
 
     def raw(self) -> Iterator[tuple[str, RawSample]]:
-        """(split, sample with its labels as they are in the database), one pass over each view."""
+        """(split, sample with its labels as they are in the database), one pass over each view; samples in no split are left out."""
+        return ((split, sample) for split, sample in self.everything() if split is not None)
+
+    def everything(self) -> Iterator[tuple[str | None, RawSample]]:
+        """As `raw`, and the samples in no split."""
         for source in self.sources:
             by_id: dict[str, int] | None = None
             for i, sample in enumerate(raw_samples(source.view, self.label_field)):
@@ -54,8 +58,7 @@ class Plan:
                 if code is None:  # the database gave another order, or the dataset has changed since
                     by_id = by_id or dict(zip(source.ids, source.codes.tolist(), strict=True))
                     code = by_id.get(sample.id, NO_SPLIT)
-                if code != NO_SPLIT:
-                    yield SPLITS[code], sample
+                yield None if code == NO_SPLIT else SPLITS[code], sample
 
 
 @dataclass(frozen=True, slots=True)

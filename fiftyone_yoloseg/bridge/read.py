@@ -45,6 +45,14 @@ class ReadObject:
         return InstanceRecord(self.cls, mask, self.box or mask.box, self.crowd, self.id, self.confidence)
 
 
+class _UnusableError(ValueError):
+    """Why a label cannot be used; kind: see `Problem`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class Reader:
     """Turns the labels of samples into objects. index: label -> class index."""
 
@@ -57,6 +65,8 @@ class Reader:
         for label in sample.labels:
             try:
                 objects.append(self._object(label, size))
+            except _UnusableError as error:
+                dropped.append(Problem(sample.id, sample.path, str(error), str(label["_id"]), error.kind))
             except ValueError as error:
                 dropped.append(Problem(sample.id, sample.path, str(error), str(label["_id"])))
         return objects, dropped
@@ -65,7 +75,9 @@ class Reader:
         """Raises ValueError that says why the label cannot be used."""
         name = label.get("label")
         if name is None or name not in self.index:
-            raise ValueError("an object has no class name" if name is None else f"class '{name}' is not in the class list")
+            if name is None:
+                raise _UnusableError("labels_without_class", "an object has no class name")
+            raise ValueError(f"class '{name}' is not in the class list")
         lines = "points" in label
         box = None if lines else label.get("bounding_box")
         if not lines and (not box or len(box) != 4 or not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0):
@@ -73,11 +85,12 @@ class Reader:
         crop, boxed = self._shape(label, box, size), False
         if crop is None:
             if self.maskless != "box":
-                raise ValueError(f"a '{name}' " + ("is a polyline that is not filled" if lines else "has no mask"))
+                what = "is a polyline that is not filled" if lines else "has no mask"
+                raise _UnusableError("labels_without_mask", f"a '{name}' {what}")
             box, boxed = (_bounds(label["points"] or []) if lines else box), True
             crop = box_crop(box, *size) if box else None
         if crop is None or not crop[0].size:
-            raise ValueError(f"the mask of a '{name}' has no pixel inside the image")
+            raise _UnusableError("empty_masks", f"the mask of a '{name}' has no pixel inside the image")
         stated = None if lines or box is None else pixel_box(box, *size)
         return ReadObject(str(label["_id"]), self.index[name], crop, stated, bool(label.get("iscrowd")), label.get("confidence"), boxed)
 

@@ -27,6 +27,8 @@ class Problem:
     path: str
     reason: str
     label_id: str | None = None
+    kind: str = "bad_labels"
+    """Of a label: bad_labels, labels_without_class, labels_without_mask or empty_masks."""
 
     def __str__(self) -> str:
         return f"sample {self.sample_id} ({Path(self.path).name}): {self.reason}"

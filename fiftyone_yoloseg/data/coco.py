@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,14 +21,19 @@ from .files import read_text
 from .images import image_size
 
 Missing = Literal["error", "skip"]
+Refused = Callable[[Path, "dict[str, Any] | None", DataError], None]
+"""Told of an image that is left out, or of one annotation of it."""
 SHOWN = 5
 
 
-def load_coco(folder: Path | str, *, missing: Missing = "error") -> SegmentationData:
+def load_coco(
+    folder: Path | str, *, missing: Missing = "error", on_problem: Callable[[str, Path, Any, DataError], None] | None = None
+) -> SegmentationData:
     """All annotations/instances_*.json of a COCO folder; instances_train2017.json is the split "train" of the folder train2017.
 
     Image folders lie beside `annotations` or in images/. Classes are the categories of all files by rising id, 0..nc-1.
-    missing: what to do when images are not on the disk. Raises DataError naming the file and the place.
+    missing: what to do when images are not on the disk. on_problem: told (split, image, annotation or None, error) of each image and
+    annotation that cannot be used, which are then left out. Raises DataError naming the file and the place.
     """
     folder = Path(folder)
     files = sorted((folder / "annotations").glob("instances_*.json")) or sorted(folder.glob("instances_*.json"))
@@ -45,7 +51,8 @@ def load_coco(folder: Path | str, *, missing: Missing = "error") -> Segmentation
         split = re.sub(r"[\d_-]+$", "", stem) or stem
         if split in splits:
             raise DataError(f"{path}: a second file for the split {split!r}")
-        splits[split] = _records(data, path, _image_folder(folder, stem, split, data), categories, missing)
+        refused = partial(on_problem, split) if on_problem else None
+        splits[split] = _records(data, path, _image_folder(folder, stem, split, data), categories, missing, refused)
     return SegmentationData(_names(categories), splits, str(folder))
 
 
@@ -95,7 +102,9 @@ def _image_folder(folder: Path, stem: str, split: str, data: dict[str, Any]) -> 
     return candidates[0]
 
 
-def _records(data: dict[str, Any], path: Path, folder: Path, categories: dict[int, str], missing: Missing) -> list[ImageRecord]:
+def _records(
+    data: dict[str, Any], path: Path, folder: Path, categories: dict[int, str], missing: Missing, refused: Refused | None = None
+) -> list[ImageRecord]:
     classes = {index: i for i, index in enumerate(sorted(categories))}
     annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in data["annotations"]:
@@ -108,21 +117,40 @@ def _records(data: dict[str, Any], path: Path, folder: Path, categories: dict[in
         name = image.get("file_name")
         if not isinstance(name, str):
             raise DataError(f"{path}: an image without file_name: {image!r}"[:300])
-        if not (folder / name).is_file():
+        if refused is None and not (folder / name).is_file():
             absent.append(name)
             continue
-        height, width = image_size(folder / name)
-        if (image.get("height") or height, image.get("width") or width) != (height, width):
-            declared = f"{image.get('width')} x {image.get('height')}"
-            raise DataError(f"{folder / name}: is {width} x {height} pixels but {path.name} says {declared}; was it resized or turned?")
-        objects = tuple(_instance(a, path, height, width, classes) for a in annotations[image["id"]])
-        records.append(ImageRecord(folder / name, height, width, objects))
+        try:
+            height, width = _size(image, folder / name, path)
+        except DataError as error:
+            if refused is None:
+                raise
+            refused(folder / name, None, error)
+            continue
+        objects = []
+        for annotation in annotations[image["id"]]:
+            try:
+                objects.append(_instance(annotation, path, height, width, classes))
+            except DataError as error:
+                if refused is None:
+                    raise
+                refused(folder / name, annotation, error)
+        records.append(ImageRecord(folder / name, height, width, tuple(objects)))
     if absent and (missing == "error" or not records):
         names = ", ".join(absent[:SHOWN]) + (", ..." if len(absent) > SHOWN else "")
         raise DataError(f"{path}: {len(absent)} of {len(data['images'])} images are missing in {folder}: {names}")
-    if not records:
+    if not data["images"]:
         raise DataError(f"{path}: lists no images")
     return records
+
+
+def _size(image: dict[str, Any], file: Path, path: Path) -> tuple[int, int]:
+    """(height, width) of an image, which must be what its entry says."""
+    height, width = image_size(file)
+    if (image.get("height") or height, image.get("width") or width) != (height, width):
+        declared = f"{image.get('width')} x {image.get('height')}"
+        raise DataError(f"{file}: is {width} x {height} pixels but {path.name} says {declared}; was it resized or turned?")
+    return height, width
 
 
 def _id(item: dict[str, Any], key: str, path: Path) -> int | str:

@@ -22,14 +22,18 @@ def load_data(path: Path, splits: Sequence[str], progress: ProgressFn | None = N
         data, report = scan_dataset(path, splits=splits, progress=progress)
         log.info("%s: %s", path, report.summary())
         return data
-    if (path / "data.yaml").is_file() or (path / "dataset.yaml").is_file():
-        name = "dataset.yaml" if (path / "dataset.yaml").is_file() else "data.yaml"
-        return load_data(path / name, splits, progress)
+    if (yaml := yaml_in(path)) is not None:
+        return load_data(yaml, splits, progress)
     data = load_coco(path, missing="skip")
     absent = [split for split in splits if split not in data.splits]
     if absent:
         raise DataError(f"{path}: no annotations for the split {absent[0]!r}; there are {', '.join(data.splits)}")
     return replace(data, splits={split: data.splits[split] for split in splits})
+
+
+def yaml_in(folder: Path) -> Path | None:
+    """The dataset.yaml or data.yaml of a folder; without one it is a COCO folder."""
+    return next((folder / name for name in ("dataset.yaml", "data.yaml") if (folder / name).is_file()), None)
 
 
 def one_class(data: SegmentationData) -> SegmentationData:

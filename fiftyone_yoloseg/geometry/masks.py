@@ -59,6 +59,15 @@ def area(mask: CropMask) -> int:
     return int(coco_mask.area({"size": [mask.h, mask.w], "counts": mask.counts})) if mask.w else 0
 
 
+def count_parts(bits: Bitmap) -> tuple[int, int]:
+    """Number of parts (touching at corners counts as one) and of holes."""
+    contours, hierarchy = cv2.findContours(bits, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
+        return 0, 0
+    inner = int((hierarchy[0][:, 3] >= 0).sum())
+    return len(contours) - inner, inner
+
+
 def to_coco_rle(mask: CropMask, height: int, width: int) -> dict[str, Any]:
     """COCO compressed RLE of the whole (height, width) image; the crop must lie inside it.
 

@@ -1,19 +1,67 @@
-"""Operators on data: conversion to a folder."""
+"""Operators on data: the check before a training, and conversion to a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from fiftyone.operators import types
 from fiftyone.operators.types import RiskLevel
 
 from ..bridge import defaults
+from ..bridge.check import PREFIX
 from ..bridge.convert import check_target
-from ..bridge.jobs import Params, view_params
-from ..bridge.views import check_view
+from ..bridge.jobs import Params, Result, view_params
+from ..bridge.views import check_view, label_path
+from ..config import CheckSettings, parse
 from .base import JobOperator
-from .forms import Form, check_folder
+from .forms import Form, cached_fields, check_folder
 from .splits import split_fields
+
+_BUTTONS = 3  # in a row
+
+
+class Check(JobOperator):
+    name = job = "check"
+    label = "YOLO-seg: check the data"
+    icon = "fact_check"
+    description = "Find what is wrong with images and masks before a training, and save views that show it"
+    risk = RiskLevel.LOW
+    changes_samples = True  # not the samples, but the list of saved views: the App has to read it anew
+    own_process = False
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        fields = cached_fields(view)
+        if not fields:
+            form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
+        first = next((f.name for f in [*defaults.truth_first(view, fields), *fields]), None)
+        field = form.choice("label_field", "Labels", "Detections or polylines", {f.name: f"{f.name} ({f.masks} masks)" for f in fields},
+                            first, lambda name: check_field(view, name))  # fmt: skip
+        split = split_fields(form, view)
+        imgsz = form.number("imgsz", "Training size", "Image size in pixels; objects that are too small at it are listed",
+                            defaults.suggest_imgsz(view), lambda n: check_settings(imgsz=n), whole=True)  # fmt: skip
+        remap = form.text("remap", "Merge classes", "To see what a merge would do, as in car:vehicle, bus:vehicle; nothing is changed",
+                          check=lambda text: check_settings(remap=text))  # fmt: skip
+        save = form.flag(
+            "save_views", "Save views", f"One of the cases of each finding, named '{PREFIX}...'; earlier ones are replaced", True
+        )
+        merge = parse(CheckSettings, {"remap": remap if remap and "remap" not in form.problems else {}}).remap
+        options = {"label_field": field, "imgsz": imgsz, "save_views": save, **split}
+        return view_params(view, **options, remap=merge)
+
+    def _output(self, result: Result) -> types.Property:
+        shown = super()._output(result)
+        if "error" in result:
+            return shown
+        views = list(result.get("views", {}).items())
+        for start in range(0, len(views), _BUTTONS):
+            row = shown.type.h_stack(f"show_{start}", gap=1)
+            for kind, name in views[start : start + _BUTTONS]:
+                row.btn(kind, f"Show {name.removeprefix(PREFIX)}", icon="visibility", on_click="set_view", params={"name": name})
+        shown.type.str("class_table", view=types.MarkdownView())
+        return shown
 
 
 class Convert(JobOperator):
@@ -40,3 +88,11 @@ class Convert(JobOperator):
 def check_out_dir(value: str) -> None:
     check_folder(value)
     check_target(Path(value).expanduser())
+
+
+def check_field(view: Any, name: str) -> None:
+    label_path(view, name)
+
+
+def check_settings(**settings: Any) -> None:
+    parse(CheckSettings, settings)

@@ -13,7 +13,6 @@ import pytest
 
 fo = pytest.importorskip("fiftyone")
 
-from fiftyone_yoloseg.bridge.conversion.rows import count_parts  # noqa: E402
 from fiftyone_yoloseg.bridge.convert import MARKER, convert  # noqa: E402
 from fiftyone_yoloseg.bridge.read import view_records  # noqa: E402
 from fiftyone_yoloseg.data.dataset_yaml import read_dataset_yaml  # noqa: E402
@@ -121,6 +120,6 @@ def test_an_earlier_conversion_is_replaced_whole_and_survives_a_failure(odd: Any
 def test_count_parts() -> None:
     ring = np.ones((5, 5), np.uint8)
     ring[2, 2] = 0
-    assert count_parts(ring) == (1, 1)
-    assert count_parts(np.array([[1, 0, 1]], np.uint8)) == (2, 0)
-    assert count_parts(np.eye(3, dtype=np.uint8)) == (1, 0)
+    assert masks.count_parts(ring) == (1, 1)
+    assert masks.count_parts(np.array([[1, 0, 1]], np.uint8)) == (2, 0)
+    assert masks.count_parts(np.eye(3, dtype=np.uint8)) == (1, 0)

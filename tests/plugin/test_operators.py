@@ -96,6 +96,9 @@ def test_forms_suggest_what_the_dataset_says(plugin: PluginContext, coco: Any) -
 @pytest.mark.parametrize(
     ("operator", "params", "field", "message"),
     [
+        ("check", {"imgsz": 7}, "imgsz", "from 32 to 8192"),
+        ("check", {"remap": "car"}, "remap", "write old:new pairs"),
+        ("check", {"label_field": "nope"}, "label_field", "no field 'nope'"),
         ("convert", {"out_dir": "relative/folder"}, "out_dir", "give the full path"),
         ("convert", {"out_dir": "/usr"}, "out_dir", "not empty and was not written by an earlier conversion"),
         ("convert", {"label_field": "nope"}, "label_field", "no field 'nope'"),
@@ -148,6 +151,8 @@ def test_labels_partly_without_masks_ask_for_a_decision(plugin: PluginContext, c
 
 @pytest.mark.slow
 def test_every_operator_runs_from_a_script(execute: Any, coco: Any, tmp_path: Path) -> None:
+    checked = execute("check", coco, remap="person:being").result
+    assert checked["images"] == 6 and checked["verdict"] == "warnings" and set(checked["views"].values()) <= set(coco.list_saved_views())
     converted = execute("convert", coco, out_dir=str(tmp_path / "out")).result
     assert converted["rows"] == len([1 for f in (tmp_path / "out/labels").rglob("*.txt") for _ in f.open()])
     trained = execute("train", coco, epochs=1, imgsz=64, batch=2, workers=0, device="cpu").result
@@ -177,6 +182,23 @@ def test_the_app_gets_progress_then_the_result(plugin: PluginContext, coco: Any,
     assert "mean IoU" in shown["results"]["summary"]
     (_, failed) = messages(out_dir=str(tmp_path / "out"), label_field="nope")[-1]
     assert "no field 'nope'" in failed["results"]["error"]
+
+
+def test_the_check_has_a_button_for_each_view(plugin: PluginContext, coco: Any) -> None:
+    operator = next(i for i in plugin.instances if i.name == "check")
+    request = {"dataset_name": coco.name, "params": {"save_views": True}, "spaces": None}
+    stream = operator.execute(ExecutionContext(request_params=request, executor=Executor(), operator_uri=operator.uri))
+    shown = [m.body for m in stream][-1]
+    rows = [f for name, f in shown.params["outputs"]["type"]["properties"].items() if name.startswith("show_")]
+    buttons = [button["view"] for row in rows for button in row["type"]["properties"].values()]
+    assert {b["params"]["name"] for b in buttons} == set(shown.params["results"]["views"].values()) == set(coco.list_saved_views()) != set()
+    assert all(b["operator"] == "set_view" for b in buttons)
+
+
+def test_labels_of_which_none_has_a_mask_can_be_checked(plugin: PluginContext, coco: Any) -> None:
+    coco.clone_sample_field("ground_truth", "boxes")
+    coco.set_values("boxes.detections.mask", [[None] * len(m) for m in coco.values("boxes.detections.mask")])
+    assert problems(form(plugin, "check", coco, label_field="boxes")) == {}
 
 
 def test_train_form_offers_to_watch_and_stop_what_runs(

@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from ...data.yolo_labels import RowStyle, format_walks, outlines, read_rows, rle_row
 from ...geometry import masks
-from ...geometry.masks import Bitmap, Crop
+from ...geometry.masks import Crop
 from ...geometry.polygons import Walk
 from ...geometry.rasterize import paint
 from ..read import ReadObject, Size
@@ -76,7 +75,7 @@ def write_rows(objects: Sequence[ReadObject], size: Size, nc: int, style: RowSty
     for i, found in zip(seen.values(), back.objects, strict=True):
         o = usable[i]
         plain = _simple(walks[i]) if walks else False
-        parts, holes = (1, 0) if plain and style.tolerance <= 0 else count_parts(o.crop[0])
+        parts, holes = (1, 0) if plain and style.tolerance <= 0 else masks.count_parts(o.crop[0])
         result.written.append(o.cls)
         result.with_parts += parts > 1
         result.with_holes += holes > 0
@@ -111,12 +110,3 @@ def _plain_fill(walks: Sequence[Walk], crop: Crop, size: Size) -> Crop:
     """What a reader without knowledge of bridges fills: OpenCV paints them."""
     corner = np.array(crop[1:], np.int32)
     return masks.union([paint([points + corner], *size) for points, _ in walks])
-
-
-def count_parts(bits: Bitmap) -> tuple[int, int]:
-    """Number of parts (touching at corners counts as one) and of holes."""
-    contours, hierarchy = cv2.findContours(bits, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    if not contours:
-        return 0, 0
-    inner = int((hierarchy[0][:, 3] >= 0).sum())
-    return len(contours) - inner, inner
