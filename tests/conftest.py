@@ -125,3 +125,11 @@ def lively_file(tmp_path_factory: pytest.TempPathFactory, lively_checkpoint: Che
         path, lively_checkpoint.net, names=lively_checkpoint.names, imgsz=lively_checkpoint.imgsz, train_args={}, origin="a test"
     )
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our cache folder, apart from the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["YOLOSEG_CACHE_DIR"] = str(folder)
+    return folder

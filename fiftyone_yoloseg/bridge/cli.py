@@ -33,15 +33,8 @@ def convert(settings: ConvertCommand) -> str:
     options = settings.model_dump(exclude={"dataset", "view", "out"})
     with progress_bar("converting") as progress:
         report = convert_view(open_view(settings.dataset, settings.view), settings.out, **options, progress=progress)
-    images = ", ".join(f"{count} {split}" for split, count in report.images.items())
-    lines = [
-        f"{report.objects} objects in {images} images -> {report.rows} rows; {report.with_holes} with holes, {report.with_parts} in several parts",
-        f"mask IoU after reading the rows back: mean {report.mean_iou:.4f}, minimum {report.min_iou:.4f}",
-        *(f"left out: sample {sample}: {reason}" for sample, reason in report.dropped[:20]),
-        *([f"... and {len(report.dropped) - 20} more"] if len(report.dropped) > 20 else []),
-        f"{report.dataset_yaml}",
-    ]
-    return "\n".join(lines)
+    left_out = [f"left out: {line}" for line in report.left_out()]
+    return "\n".join([*report.facts(), *left_out, str(report.dataset_yaml), str(report.out_dir / "report.html")])
 
 
 def check(settings: CheckCommand) -> CheckReport:

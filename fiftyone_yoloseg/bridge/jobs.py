@@ -46,15 +46,12 @@ def convert(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
     from .convert import convert
 
     report = convert(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
-    images = ", ".join(f"{n} {split}" for split, n in report.images.items())
     lines = [
-        f"**{_count(report.rows, 'object')} in {_count(sum(report.images.values()), 'image')}** ({images}; {report.split})",
-        f"{report.with_holes} objects with holes, {report.with_parts} in several parts, each one row",
-        f"Read back from the files, masks have a mean IoU of **{report.mean_iou:.4f}**, the worst {report.min_iou:.4f}",
-        f"Dataset: `{report.dataset_yaml}`",
+        f"**{_count(report.rows, 'object')} in {_count(sum(report.images.values()), 'image')}**",
+        *report.facts(),
+        f"Dataset: `{report.dataset_yaml}`, report with pictures: `{report.out_dir / 'report.html'}`",
     ]
-    dropped = _listing([f"sample {sample}: {reason}" for sample, reason in report.dropped], "left out")
-    return {"summary": _markdown(lines) + dropped, **_json(report.to_dict())}
+    return {"summary": _markdown(lines) + _listing(report.left_out(), "reasons to leave something out"), **_json(report.to_dict())}
 
 
 def train(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:

@@ -31,7 +31,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """names: the classes. index: label -> class index. counts: samples a split. objects: labels a class and split, before any is dropped."""
+    """names: the classes. index: label -> class index. counts: samples a split. objects: of each split, labels a class, before any is dropped."""
 
     sources: list[Source]
     label_field: str
@@ -39,6 +39,7 @@ class Plan:
     index: dict[str, int]
     how: str
     counts: dict[str, int]
+    objects: dict[str, Counter[str]]
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -103,16 +104,23 @@ def make_plan(
     label_path(view, label_field)
     found, how = _sources(view, options, label_field)
     sizes: Counter[str] = Counter()
-    labels: set[str] = set()
+    labels = {name: Counter[str]() for name in SPLITS}
     for source, facts, _ in found:
-        sizes.update(SPLITS[code] for code in source.codes.tolist() if code != NO_SPLIT)
-        labels.update(*(names for names, code in zip(facts.classes, source.codes.tolist(), strict=True) if code != NO_SPLIT))
+        for classes_of_sample, code in zip(facts.classes, source.codes.tolist(), strict=True):
+            if code != NO_SPLIT:
+                sizes[SPLITS[code]] += 1
+                labels[SPLITS[code]].update(classes_of_sample)
     counts = {name: sizes[name] for name in SPLITS if sizes[name]}
     check_sizes(counts, how, needed)
-    names, index, notes = choose_classes(view, label_field, labels, classes, remap)
+    names, index, notes = choose_classes(view, label_field, set[str]().union(*labels.values()), classes, remap)
+    objects = {split: Counter[str]() for split in counts}
+    for split in counts:
+        for label, n in labels[split].items():
+            if label in index:
+                objects[split][names[index[label]]] += n
     if maskless == "error":
         _check_masks(view, label_field, [(source, bare) for source, _, bare in found], index)
-    return Plan([source for source, _, _ in found], label_field, names, index, how, counts, notes)
+    return Plan([source for source, _, _ in found], label_field, names, index, how, counts, objects, notes)
 
 
 Bare = dict[int, list[str]]

@@ -53,9 +53,10 @@ def facts_of(view: Any, label_field: str | None, value: str | None = None, group
         path = label_path(view, label_field)
         labels = {"$ifNull": [f"${path}", []]}
         unset = {"$ne": ["$$this.filled", True]} if path.endswith(".polylines") else {"$and": [_is_null("mask"), _is_null("mask_path")]}
-        project["labels"] = {"$setUnion": [f"${path}.label", []]}
+        project["labels"] = f"${path}.label"
         project["bare"] = {"$map": {"input": {"$filter": {"input": labels, "cond": unset}}, "in": "$$this.label"}}
     facts, bare = Facts(), dict[int, list[str]]()
+    names: dict[str, str] = {}  # one string a label, not one an object
     for i, document in enumerate(view._aggregate(post_pipeline=[{"$project": project}])):
         facts.ids.append(str(document["_id"]))
         facts.files.append(document["filepath"])
@@ -65,7 +66,7 @@ def facts_of(view: Any, label_field: str | None, value: str | None = None, group
         if group is not None:
             facts.groups.append(document.get("group"))
         if label_field is not None:
-            facts.classes.append(tuple(x for x in document.get("labels") or () if x is not None))
+            facts.classes.append(tuple(names.setdefault(x, x) for x in document.get("labels") or () if x is not None))
             if document.get("bare"):
                 bare[i] = document["bare"]
     return facts, bare

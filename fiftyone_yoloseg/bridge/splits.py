@@ -58,7 +58,8 @@ class SplitOptions:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a split rule may look at: of each sample its id, file, tags, value of a field, group and classes; all in view order."""
+    """What a split rule may look at, all in view order: of each sample its id, file, tags, value of a field and of the group field, and the
+    class of each object."""
 
     ids: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)

@@ -10,15 +10,18 @@ from fiftyone.operators.types import RiskLevel
 
 from ..bridge import defaults
 from ..bridge.check import PREFIX
+from ..bridge.conversion.preview import preview
 from ..bridge.convert import check_target
 from ..bridge.jobs import Params, Result, view_params
 from ..bridge.views import check_view, label_path
-from ..config import CheckSettings, parse
+from ..config import CheckSettings, ConvertSettings, parse
 from .base import JobOperator
 from .forms import Form, cached_fields, check_folder
 from .splits import split_fields
 
 _BUTTONS = 3  # in a row
+_ASKED = ("label_field", "split", "val_fraction", "test_fraction", "stratify", "group_by", "seed", "maskless")
+"""Settings of a conversion that have fields of their own."""
 
 
 class Check(JobOperator):
@@ -76,13 +79,14 @@ class Convert(JobOperator):
         view = ctx.target_view(require_flat=True)
         check_view(view)
         field, maskless = form.label_field(view)
-        split = split_fields(form, view)
+        split = split_fields(form, view, more=True)
         out_dir = form.text("out_dir", "Folder", "New, empty, or one that an earlier conversion wrote (it is replaced)",
                             str(defaults.work_dir(ctx.dataset) / "converted"), check_out_dir, required=True)  # fmt: skip
-        media = form.choice(
-            "media", "Images", "What goes into the folder", {"copy": "Copies", "symlink": "Links to the files"}, "copy", radio=True
-        )
-        return view_params(view, label_field=field, maskless=maskless, out_dir=out_dir, media=media, **split)
+        settings = form.settings(ConvertSettings, ("media", "remap"), hidden=(*_ASKED, "group_slice"))
+        options = {"label_field": field, "maskless": maskless, **split, **settings}
+        if not form.problems:
+            form.markdown("preview", preview(view, **options))
+        return view_params(view, out_dir=out_dir, **options)
 
 
 def check_out_dir(value: str) -> None:

@@ -50,6 +50,9 @@ class Form:
     def note(self, name: str, label: str, description: str | None = None) -> None:
         self.inputs.view(name, types.Notice(label=label, description=description))
 
+    def markdown(self, name: str, text: str) -> None:
+        self.inputs.md(text, name=name)
+
     def text(
         self, name: str, label: str, description: str, default: str | None = None, check: Check | None = None, required: bool = False
     ) -> Any:

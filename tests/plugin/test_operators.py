@@ -103,7 +103,7 @@ def test_forms_suggest_what_the_dataset_says(plugin: PluginContext, coco: Any) -
         ("convert", {"out_dir": "/usr"}, "out_dir", "not empty and was not written by an earlier conversion"),
         ("convert", {"label_field": "nope"}, "label_field", "no field 'nope'"),
         ("convert", {"label_field": "boxes"}, "label_field", "none with a mask; fields with masks: ground_truth"),
-        ("convert", {"media": "move"}, "media", "choose one of copy, symlink"),
+        ("convert", {"media": "move"}, "media", "'copy', 'symlink' or 'reference'"),
         ("train", {"epochs": 0}, "epochs", "greater than or equal to 1"),
         ("train", {"imgsz": 7}, "imgsz", "from 32 to 8192"),
         ("train", {"lr0": -1, "advanced": True}, "lr0", "greater than 0"),

@@ -75,6 +75,10 @@ class ConversionReport:
         self.min_iou = self.worst[0][0] if self.worst else 1.0
         self.plain_min_iou = self.plain_worst[0][0] if self.plain_worst else 1.0
 
+    def left_out(self) -> list[str]:
+        """What was left out and why, the most frequent first."""
+        return [f"{n} x {reason} (such as sample {sample})" for reason, n, sample in reasons(self.dropped)]
+
     def facts(self) -> list[str]:
         """The report in a few lines of text."""
         images = ", ".join(f"{n} {split}" for split, n in self.images.items())
