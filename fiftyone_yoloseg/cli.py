@@ -148,6 +148,12 @@ def _convert(settings: config.ConvertCommand) -> None:
     print(convert(settings))
 
 
+def _import(settings: config.ImportCommand) -> None:
+    from .bridge.cli import import_labels
+
+    print(import_labels(settings))
+
+
 def _demo(settings: config.DemoSettings) -> None:
     from .bridge.demo import demo
 
@@ -192,6 +198,7 @@ COMMANDS: dict[str, tuple[type[Settings], Callable[[Any], None]]] = {
     "predict": (config.PredictCommand, _predict),
     "export": (config.ExportCommand, _export),
     "convert": (config.ConvertCommand, _convert),
+    "import": (config.ImportCommand, _import),
     "demo": (config.DemoSettings, _demo),
     "doctor": (config.DoctorCommand, _doctor),
 }

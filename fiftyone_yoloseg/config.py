@@ -56,6 +56,16 @@ def _integers(value: Any) -> Any:
 Integers = Annotated[tuple[int, ...], BeforeValidator(_integers)]
 
 
+def _words(value: Any) -> Any:
+    """ "disc, star", "[disc, star]" or one word, as typed on the command line."""
+    if isinstance(value, str):
+        return [v.strip() for v in value.strip().removeprefix("[").removesuffix("]").split(",") if v.strip()]
+    return value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+
+
 def _digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
 
@@ -234,6 +244,31 @@ class ConvertCommand(Settings):
     seed: Count = Field(0, description="seed of a random split")
     media: Literal["copy", "symlink"] = Field("copy", description="copy the images, or link to them")
     maskless: Literal["error", "box", "skip"] = Field("error", description="objects without a mask: refuse, use their box, or leave out")
+
+
+class ImportSettings(Settings):
+    """Reading YOLO-seg labels into a FiftyOne dataset."""
+
+    label_field: str = Field("ground_truth", description="field to write")
+    form: Literal["masks", "polylines"] = Field("masks", description="Detections with masks, or filled Polylines")
+    predictions: bool = Field(False, description="rows may end in a confidence; they are not written over ground truth")
+    classes: Words | None = Field(
+        None, description="names in the order of the class numbers, for a folder of label files without dataset.yaml"
+    )
+    splits: Words | None = Field(None, description="only these splits of a dataset.yaml; all if not given")
+    bad_rows: Literal["skip", "error"] = Field("skip", description="rows and files that cannot be used: leave them out, or import nothing")
+    overwrite: bool = Field(False, description="replace the labels that matched samples have in the field")
+
+
+class ImportCommand(ImportSettings):
+    """`yoloseg import`: YOLO-seg folder -> FiftyOne dataset"""
+
+    data: Path = Field(description="dataset.yaml, its folder, or a folder of label files for the images of an existing dataset")
+    dataset: str | None = Field(
+        None,
+        min_length=1,
+        description="FiftyOne dataset to import into, made if it does not exist; a new one named as the folder if not given",
+    )
 
 
 class DoctorCommand(Settings):

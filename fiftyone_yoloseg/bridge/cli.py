@@ -1,4 +1,4 @@
-"""What `yoloseg convert` does: the command line's way into FiftyOne datasets."""
+"""What `yoloseg convert` and `yoloseg import` do: the command line's way into FiftyOne datasets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..config import ConvertCommand
+from ..config import ConvertCommand, ImportCommand
 from ..console import progress_bar
 from ..errors import DataError
 from .convert import convert as convert_view
 from .database import ensure_database
+from .import_labels import import_report
 
 
 def open_view(dataset: str, view: str | None = None) -> Any:
@@ -40,3 +41,10 @@ def convert(settings: ConvertCommand) -> str:
         f"{report.dataset_yaml}",
     ]
     return "\n".join(lines)
+
+
+def import_labels(settings: ImportCommand) -> str:
+    """Import and return what to print."""
+    with progress_bar("importing") as progress:
+        report = import_report(settings.data, settings.dataset, **settings.model_dump(exclude={"data", "dataset"}), progress=progress)
+    return "\n".join([report.summary(), *report.details()])
