@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .base import JobOperator
-from .data_operators import Convert
+from .data_operators import Convert, ImportLabels
 from .model_operators import Export, Predict, Train, Validate
 
-OPERATORS: tuple[type[JobOperator], ...] = (Convert, Train, Validate, Predict, Export)
+OPERATORS: tuple[type[JobOperator], ...] = (Convert, ImportLabels, Train, Validate, Predict, Export)
