@@ -161,15 +161,14 @@ def import_report(
     return job.report
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Read:
-    """One image and its labels. size: (height, width), None where the image cannot be read. label: None where its file cannot."""
+    """One image and its labels. record: None where the image cannot be read. labelled: whether its labels could be read."""
 
-    size: tuple[int, int] | None = None
-    label: Any = None
-    objects: int = 0
+    record: ImageRecord | None = None
+    labelled: bool = False
     duplicates: int = 0
-    problems: list[str] = field(default_factory=list)
+    problems: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -183,7 +182,7 @@ class _Import:
     def check(self, progress: ProgressFn) -> None:
         """Read everything once without writing. Raises DataError with the problems."""
         problems, done, total = list(self.plan.problems), 0, len(self.plan.items)
-        for reads in self._read(labels=False):
+        for reads in self._read():
             self._stop(f"stopped while checking, after {done} of {total} images; nothing was written")
             progress(done / total, f"checking: {done} of {total} images, {len(problems)} problems")
             problems += [p for read in reads for p in read.problems]
@@ -215,7 +214,7 @@ class _Import:
         report.unmatched = self.plan.unmatched
         report.note_problems(self.plan.problems)
         report.images = dict.fromkeys(self.source.images, 0)
-        for reads in self._read(labels=True):
+        for reads in self._read():
             self._stop(f"stopped after {done} of {len(items)} images; {self._written()}")
             progress(done / len(items), f"{done} of {len(items)} images, {report.objects} objects")
             self._write_chunk(dataset, items[done : done + len(reads)], reads)
@@ -226,26 +225,28 @@ class _Import:
 
     def _write_chunk(self, dataset: Any, items: Sequence[Item], reads: Sequence[_Read]) -> None:
         report = self.report
+        make = record_to_detections if report.form == "masks" else record_to_polylines
         new: list[fo.Sample] = []
         labels: dict[str, Any] = {}
         for item, read in zip(items, reads, strict=True):
             report.note_problems(read.problems)
-            if read.size is None:
-                continue
+            record = read.record
+            if record is None or (item.sample is not None and not read.labelled):
+                continue  # an unreadable file says nothing about the labels that a sample may have
+            # not in the threads that read: FiftyOne's label objects are slow Python, and would only compete with the writing
+            label = make(record, self.source.names) if read.labelled else None
             if item.sample is None:
-                metadata = fo.ImageMetadata(width=read.size[1], height=read.size[0])
+                metadata = fo.ImageMetadata(width=record.width, height=record.height)
                 sample = fo.Sample(filepath=str(item.image), tags=list(item.splits), metadata=metadata)
-                sample[report.label_field] = read.label
+                sample[report.label_field] = label
                 new.append(sample)
-            elif read.label is not None:
-                labels[item.sample] = read.label
-            else:  # an unreadable file says nothing about the labels that the sample may have
-                continue
+            else:
+                labels[item.sample] = label
             for split in item.splits:
                 report.images[split] += 1
             report.shared += len(item.splits) > 1
-            report.objects += read.objects
-            report.backgrounds += read.label is not None and not read.objects
+            report.objects += len(record.instances)
+            report.backgrounds += read.labelled and not record.instances
             report.duplicates += read.duplicates
         if self.settings.bad_rows == "error" and report.problem_count:  # a file has changed since the check
             raise DataError(self._refusal(report.problems, report.problem_count, self._written()))
@@ -274,24 +275,21 @@ class _Import:
         if self.should_stop and self.should_stop():
             raise Stopped(message)
 
-    def _read(self, *, labels: bool) -> Iterator[list[_Read]]:
+    def _read(self) -> Iterator[list[_Read]]:
         """Chunk by chunk; the next one is read while the caller works on this one."""
         items = self.plan.items
         with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as pool:
-            ahead = [pool.submit(self._read_one, item, labels) for item in items[:_CHUNK]]
+            ahead = [pool.submit(self._read_one, item) for item in items[:_CHUNK]]
             for start in range(_CHUNK, len(items) + _CHUNK, _CHUNK):
-                chunk, ahead = ahead, [pool.submit(self._read_one, item, labels) for item in items[start : start + _CHUNK]]
+                chunk, ahead = ahead, [pool.submit(self._read_one, item) for item in items[start : start + _CHUNK]]
                 yield [future.result() for future in chunk]
 
-    def _read_one(self, item: Item, labels: bool) -> _Read:
+    def _read_one(self, item: Item) -> _Read:
         try:
             height, width = image_size(item.image)
         except DataError as error:
             return _Read(problems=[str(error)])
-        names = self.source.names
-        file = read_label_file(item.label or find_label(item.image), height, width, len(names), confidences=self.settings.predictions)
-        read = _Read((height, width), None, len(file.records), file.duplicates, file.problems)
-        if labels and (file.records or not file.problems):
-            make = record_to_detections if self.report.form == "masks" else record_to_polylines
-            read.label = make(ImageRecord(item.image, height, width, tuple(file.records)), names)
-        return read
+        label, nc = item.label or find_label(item.image), len(self.source.names)
+        file = read_label_file(label, height, width, nc, confidences=self.settings.predictions)
+        record = ImageRecord(item.image, height, width, tuple(file.records))
+        return _Read(record, bool(file.records or not file.problems), file.duplicates, file.problems)
