@@ -15,6 +15,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 _PUBLIC = {
     "YOLO": "api",
     "convert": "bridge.convert",
+    "import_labels": "bridge.import_labels",
     "train": "bridge.train",
     "predict": "bridge.predict",
     "evaluate": "bridge.evaluate",

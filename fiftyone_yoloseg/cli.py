@@ -169,6 +169,12 @@ def _check(settings: config.CheckCommand) -> None:
         sys.exit(1)
 
 
+def _import(settings: config.ImportCommand) -> None:
+    from .bridge.cli import import_labels
+
+    print(import_labels(settings))
+
+
 def _demo(settings: config.DemoSettings) -> None:
     from .bridge.demo import demo
 
@@ -214,6 +220,7 @@ COMMANDS: dict[str, tuple[type[Settings], Callable[[Any], None]]] = {
     "export": (config.ExportCommand, _export),
     "convert": (config.ConvertCommand, _convert),
     "check": (config.CheckCommand, _check),
+    "import": (config.ImportCommand, _import),
     "demo": (config.DemoSettings, _demo),
     "doctor": (config.DoctorCommand, _doctor),
 }

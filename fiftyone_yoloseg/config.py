@@ -57,8 +57,10 @@ Integers = Annotated[tuple[int, ...], BeforeValidator(_integers)]
 
 
 def _words(value: Any) -> Any:
-    """ "car, bus", as typed on the command line."""
-    return [v.strip() for v in value.strip("[]() ").split(",") if v.strip()] if isinstance(value, str) else value
+    """ "disc, star", "[disc, star]" or one word, as typed on the command line."""
+    if isinstance(value, str):
+        return [v.strip() for v in value.strip().removeprefix("[").removesuffix("]").split(",") if v.strip()]
+    return value
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
@@ -328,6 +330,31 @@ class CheckCommand(CheckSettings):
         if (self.data is None) == (self.dataset is None):
             raise ValueError("give one of data=dataset.yaml and dataset=<FiftyOne dataset>")
         return self
+
+
+class ImportSettings(Settings):
+    """Reading YOLO-seg labels into a FiftyOne dataset."""
+
+    label_field: str = Field("ground_truth", description="field to write")
+    form: Literal["masks", "polylines"] = Field("masks", description="Detections with masks, or filled Polylines")
+    predictions: bool = Field(False, description="rows may end in a confidence; they are not written over ground truth")
+    classes: Words | None = Field(
+        None, description="names in the order of the class numbers, for a folder of label files without dataset.yaml"
+    )
+    splits: Words | None = Field(None, description="only these splits of a dataset.yaml; all if not given")
+    bad_rows: Literal["skip", "error"] = Field("skip", description="rows and files that cannot be used: leave them out, or import nothing")
+    overwrite: bool = Field(False, description="replace the labels that matched samples have in the field")
+
+
+class ImportCommand(ImportSettings):
+    """`yoloseg import`: YOLO-seg folder -> FiftyOne dataset"""
+
+    data: Path = Field(description="dataset.yaml, its folder, or a folder of label files for the images of an existing dataset")
+    dataset: str | None = Field(
+        None,
+        min_length=1,
+        description="FiftyOne dataset to import into, made if it does not exist; a new one named as the folder if not given",
+    )
 
 
 class DoctorCommand(Settings):

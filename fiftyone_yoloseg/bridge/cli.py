@@ -1,4 +1,4 @@
-"""What `yoloseg convert` and `yoloseg check` do on datasets of FiftyOne: the command line's way into FiftyOne datasets."""
+"""What `yoloseg convert`, `import` and `check` do: the command line's way into FiftyOne datasets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..config import CheckCommand, ConvertCommand
+from ..config import CheckCommand, ConvertCommand, ImportCommand
 from ..console import progress_bar
 from ..data.audit_report import CheckReport
 from ..errors import DataError
 from .check import check as check_view
 from .convert import convert as convert_view
 from .database import ensure_database
+from .import_labels import import_report
 
 
 def open_view(dataset: str, view: str | None = None) -> Any:
@@ -42,3 +43,10 @@ def check(settings: CheckCommand) -> CheckReport:
     options = settings.model_dump(exclude={"data", "dataset", "view"})
     with progress_bar("checking") as progress:
         return check_view(open_view(settings.dataset or "", settings.view), **options, progress=progress)
+
+
+def import_labels(settings: ImportCommand) -> str:
+    """Import and return what to print."""
+    with progress_bar("importing") as progress:
+        report = import_report(settings.data, settings.dataset, **settings.model_dump(exclude={"data", "dataset"}), progress=progress)
+    return "\n".join([report.summary(), *report.details()])

@@ -26,9 +26,12 @@ class KnownModel:
     label: str
 
 
-def work_dir(dataset: Any) -> Path:
-    """Where runs, jobs and exports of a dataset go when the user does not say. Absolute: the App's server runs elsewhere."""
-    name = re.sub(r"[^\w.-]+", "_", dataset.name)
+def work_dir(dataset: Any | None) -> Path:
+    """Where runs, jobs and exports of a dataset go when the user does not say. Absolute: the App's server runs elsewhere.
+
+    None: where jobs go that make a dataset.
+    """
+    name = "" if dataset is None else re.sub(r"[^\w.-]+", "_", dataset.name)
     return Path(fo.config.default_dataset_dir).expanduser().absolute() / "yoloseg" / name
 
 

@@ -1,6 +1,7 @@
 """The work behind the App's operators: parameters in, a JSON-able result out, the same inline, delegated or in a process of its own.
 
-params: {"dataset": name, "view": serialized stages or None, "options": keyword arguments of the bridge function}.
+params: {"dataset": name, "view": serialized stages or None, "options": keyword arguments of the bridge function}; an import, which may
+make its dataset, has options only.
 A result has "summary", Markdown for a person to read, and the numbers behind it.
 """
 
@@ -52,6 +53,16 @@ def convert(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
         f"Dataset: `{report.dataset_yaml}`, report with pictures: `{report.out_dir / 'report.html'}`",
     ]
     return {"summary": _markdown(lines) + _listing(report.left_out(), "reasons to leave something out"), **_json(report.to_dict())}
+
+
+def import_labels(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .import_labels import import_report
+
+    report = import_report(**params["options"], progress=progress, should_stop=should_stop)
+    first, *rest = report.summary().split("; ")
+    unmatched = [str(path) for path in report.unmatched]
+    lists = _listing(report.problems, "left out", report.problem_count) + _listing(unmatched, "label files without a sample")
+    return _json({"summary": _markdown([f"**{first}**", *rest]) + lists, **report.to_dict()})
 
 
 def train(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
@@ -126,7 +137,15 @@ def check(params: Params, progress: ProgressFn, should_stop: Callable[[], bool])
     return _json({"summary": report.finding_markdown(), "class_table": report.class_markdown(), **report.to_dict(cases=_LISTED)})
 
 
-JOBS: dict[str, Job] = {"convert": convert, "check": check, "train": train, "validate": validate, "predict": predict, "export": export}
+JOBS: dict[str, Job] = {
+    "convert": convert,
+    "import_labels": import_labels,
+    "check": check,
+    "train": train,
+    "validate": validate,
+    "predict": predict,
+    "export": export,
+}
 
 
 def _scores(metrics: dict[str, float]) -> str:
@@ -148,12 +167,14 @@ def _markdown(lines: list[str]) -> str:
     return "\n\n".join(lines)
 
 
-def _listing(problems: list[str], what: str) -> str:
+def _listing(problems: list[str], what: str, total: int | None = None) -> str:
+    """total: how many there are, if `problems` are only the first of them."""
+    total = len(problems) if total is None else total
     if not problems:
         return ""
     shown = "".join(f"\n- {p}" for p in problems[:_LISTED])
-    rest = f"\n- and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-    return f"\n\n{len(problems)} {what}:\n{shown}{rest}"
+    rest = f"\n- and {total - _LISTED} more" if total > _LISTED else ""
+    return f"\n\n{total} {what}:\n{shown}{rest}"
 
 
 def _json(value: Any) -> Any:

@@ -8,7 +8,7 @@ pixel rectangle, so that FiftyOne's own evaluator gives 1.0 for a mask against i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..geometry import masks
 from ..geometry.masks import Crop
+from ..geometry.polygons import mask_outline_parts
 from ..geometry.rasterize import polygon_to_crop
 from ..types import CropMask, ImageRecord, Instances, Names
 
@@ -118,6 +119,14 @@ def to_detection(mask: CropMask, label: str, height: int, width: int, **attribut
     )
 
 
+def to_polyline(mask: CropMask, label: str, height: int, width: int, **attributes: Any) -> fo.Polyline:
+    """A closed, filled Polyline along the pixel edges of `mask`, which must have pixels: one shape for each part and each hole.
+    `place_polygon` gives the same pixels back."""
+    shapes = [ring for outer, holes in mask_outline_parts(mask) for ring in (outer, *holes)]
+    points = [(shape / (width, height)).tolist() for shape in shapes]
+    return fo.Polyline(label=label, points=points, closed=True, filled=True, **attributes)
+
+
 def to_detections(instances: Instances, names: Names) -> fo.Detections:
     """Predictions as FiftyOne labels. An object whose mask has no pixel is left out: it has no shape to show, and mask
     evaluation cannot score it."""
@@ -132,17 +141,24 @@ def to_detections(instances: Instances, names: Names) -> fo.Detections:
 
 def record_to_detections(record: ImageRecord, names: Names) -> fo.Detections:
     """Labelled objects as FiftyOne labels; crowds carry FiftyOne's `iscrowd` attribute."""
-    return fo.Detections(
-        detections=[
-            to_detection(
-                i.mask,
-                names[i.cls],
-                record.height,
-                record.width,
-                **({"iscrowd": True} if i.crowd else {}),
-                **({} if i.confidence is None else {"confidence": i.confidence}),
-            )
-            for i in record.instances
-            if i.mask.w
-        ]
-    )
+    return fo.Detections(detections=_labels(to_detection, record, names))
+
+
+def record_to_polylines(record: ImageRecord, names: Names) -> fo.Polylines:
+    """As `record_to_detections`, for people who edit outlines."""
+    return fo.Polylines(polylines=_labels(to_polyline, record, names))
+
+
+def _labels(make: Callable[..., Any], record: ImageRecord, names: Names) -> list[Any]:
+    return [
+        make(
+            i.mask,
+            names[i.cls],
+            record.height,
+            record.width,
+            **({"iscrowd": True} if i.crowd else {}),
+            **({} if i.confidence is None else {"confidence": i.confidence}),
+        )
+        for i in record.instances
+        if i.mask.w
+    ]

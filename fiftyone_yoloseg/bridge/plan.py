@@ -14,7 +14,7 @@ from ..errors import DataError, SettingsError
 from ..types import Names
 from .raw import RawSample, facts_of, raw_samples
 from .splits import NO_SPLIT, RULES, SPLITS, Codes, Facts, SplitOptions, assign, check_sizes, field_path, split_name
-from .views import Maskless, check_view, fields_with_masks, label_path, listing
+from .views import Maskless, check_view, class_list, fields_with_masks, label_path, listing
 
 Remap = Mapping[str, str | None]
 """Label -> class; None leaves its objects out. Labels that are not named keep their own name."""
@@ -180,10 +180,7 @@ def choose_classes(
         notes.append(f"remap: no object is labelled {listing(unused)}; there are {listing(sorted(labels))}")
     target = {label: remap.get(label, label) for label in labels}
     if classes is not None:
-        twice = [name for name, n in Counter(classes).items() if n > 1]
-        if twice or not classes:
-            raise DataError(f"classes={list(classes)!r}: " + (f"{twice[0]!r} is given twice" if twice else "give at least one class name"))
-        names = list(classes)
+        names = list(class_list(classes).values())
     else:
         found = {name for name in target.values() if name is not None}
         declared = [remap.get(c) or c for c in view.classes.get(label_field) or view.default_classes]

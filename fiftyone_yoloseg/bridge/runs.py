@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..errors import UserError
 
 Kind = Literal["train", "predict"]
+TRUTH = "ground_truth"
 _PREFIX = "yoloseg"
 
 
@@ -41,21 +42,31 @@ def recall(view: Any, kind: Kind) -> list[dict[str, Any]]:
     return sorted(found, key=lambda f: str(f["time"]), reverse=True)
 
 
+def truth_fields(view: Any) -> set[Any]:
+    """Fields that hold ground truth: the one that is called so, and those that models were trained on."""
+    return {f.get("trained_on_field") for f in recall(view, "train")} | {TRUTH}
+
+
+def check_name(field: str) -> None:
+    """Raises UserError if a label field cannot be called so."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", field):
+        raise UserError(f"label_field={field!r}: use letters, digits and underscores, and begin with a letter")
+
+
 def check_writable(view: Any, field: str, overwrite: bool) -> None:
     """Raises UserError if predictions must not be written to `field`: it holds the user's own labels."""
     dataset = view._dataset
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", field):
-        raise UserError(f"label_field={field!r}: use letters, digits and underscores, and begin with a letter")
+    check_name(field)
     existing = dataset.get_field(field)
     if existing is None:
         return
-    truth = {f.get("trained_on_field") for f in recall(view, "train")} | {"ground_truth"}
-    if field in truth:
+    if field in truth_fields(view):
         raise UserError(f"field '{field}' holds ground truth of '{dataset.name}': give another label_field for the predictions")
     document = getattr(existing, "document_type", None)
     if document is None or document.__name__ != "Detections":
         raise UserError(f"field '{field}' of '{dataset.name}' exists and does not hold Detections: give another label_field")
-    ours = any(facts["about"] == field for facts in recall(view, "predict"))
+    # imported predictions are the work of another tool, and only the user knows whether their files still exist
+    ours = any(facts["about"] == field and "imported" not in facts for facts in recall(view, "predict"))
     if not ours and not overwrite and dataset.count(f"{field}.detections"):
         raise UserError(
             f"field '{field}' of '{dataset.name}' has labels that this tool did not write: give another label_field, or overwrite=True"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import fiftyone as fo
 import fiftyone.core.media as fom
 
 from ..errors import DataError
+from ..types import Names
 
 Maskless = Literal["error", "box", "skip"]
 """What to do with labels that have no mask: refuse, take their box as mask, or leave them out."""
@@ -104,6 +106,14 @@ def label_path(view: Any, label_field: str) -> str:
             f"field '{label_field}' of '{view._dataset.name}' is {kind}: need Detections with masks or filled Polylines; {hint}"
         )
     return f"{label_field}.{_LISTS[document]}"
+
+
+def class_list(classes: Sequence[str]) -> Names:
+    """Class index -> name, of class names in their order. Raises DataError if there is none, or one twice."""
+    twice = [name for name, n in Counter(classes).items() if n > 1]
+    if twice or not classes:
+        raise DataError(f"classes={list(classes)!r}: " + (f"{twice[0]!r} is given twice" if twice else "give at least one class name"))
+    return dict(enumerate(classes))
 
 
 def fields_with_masks(view: Any) -> list[LabelField]:

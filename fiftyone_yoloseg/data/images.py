@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -67,7 +68,12 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def list_images(folder: Path | str) -> list[Path]:
-    """All image files below a folder, sorted; hidden files left out, symlinks followed, loops entered once.
+    """All image files below a folder, as `list_files`."""
+    return list_files(folder, IMAGE_SUFFIXES)
+
+
+def list_files(folder: Path | str, suffixes: Collection[str]) -> list[Path]:
+    """All files below a folder with one of these suffixes, sorted; hidden files left out, symlinks followed, loops entered once.
 
     Raises DataError if a folder is missing or cannot be read.
     """
@@ -87,5 +93,5 @@ def list_images(folder: Path | str) -> list[Path]:
             continue
         entered.add((status.st_dev, status.st_ino))
         folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))  # a real folder before a link to it
-        found += [Path(parent, name) for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+        found += [Path(parent, name) for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes]
     return sorted(found)

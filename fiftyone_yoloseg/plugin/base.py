@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class JobOperator(foo.Operator):
     description: str
     risk: types.RiskLevel
     changes_samples = False
+    needs_dataset = True
     own_process = True
     """Whether the App runs the job in a process of its own. A network does not belong into the App's server: processes that load
     data hang when they are forked from its threads, and a GPU's memory would not be given back."""
@@ -57,6 +58,12 @@ class JobOperator(foo.Operator):
         if not self.own_process:
             return background.run_in_thread(self.job, params)
         return background.follow(background.start(self.job, params, self.jobs_dir(ctx.dataset)))
+
+    def after(self, ctx: Any, result: Result) -> Iterator[GeneratedMessage]:
+        """What the App does when the job is done."""
+        if self.changes_samples:
+            forget_fields()
+            yield ctx.ops.reload_dataset()
 
     def jobs_dir(self, dataset: Any) -> Path:
         return defaults.work_dir(dataset) / "jobs"
@@ -86,7 +93,7 @@ class JobOperator(foo.Operator):
 
     def _form(self, ctx: Any) -> tuple[Form, Params]:
         form, params = Form(ctx.params), Params()
-        if ctx.dataset is None:
+        if ctx.dataset is None and self.needs_dataset:
             form.refuse("open a dataset first")
             return form, params
         try:
@@ -114,9 +121,7 @@ class JobOperator(foo.Operator):
                 result = end.value
             finally:
                 steps.close()
-            if self.changes_samples:
-                forget_fields()
-                yield ctx.ops.reload_dataset()
+            yield from self.after(ctx, result)
         except UserError as error:
             result = {"error": str(error)}
         except Exception as error:  # a broken stream would tell the user nothing

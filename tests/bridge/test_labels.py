@@ -8,11 +8,22 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 fo = pytest.importorskip("fiftyone")
 
 from fiftyone_yoloseg.bridge.evaluate import evaluate  # noqa: E402
-from fiftyone_yoloseg.bridge.labels import box_crop, mask_crop, polygon_crop, read_mask, record_to_detections, to_detections  # noqa: E402
+from fiftyone_yoloseg.bridge.labels import (  # noqa: E402
+    box_crop,
+    mask_crop,
+    polygon_crop,
+    read_mask,
+    record_to_detections,
+    to_detections,
+    to_polyline,
+)
 from fiftyone_yoloseg.geometry import masks  # noqa: E402
 from fiftyone_yoloseg.types import ImageRecord, InstanceRecord, Instances  # noqa: E402
 
@@ -133,3 +144,27 @@ def test_a_predicted_object_without_pixels_is_left_out_and_crowds_are_marked() -
     assert label.bounding_box == pytest.approx([1 / W, 2 / H, 3 / W, 4 / H])
     crowd = ImageRecord(Path("x.png"), H, W, (InstanceRecord(0, mask, mask.box, crowd=True),))
     assert record_to_detections(crowd, {0: "a"}).detections[0].iscrowd is True
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 1)), st.integers(0, 5), st.integers(0, 7)
+)
+def test_a_written_polyline_is_read_back_exactly(bits: Any, x: int, y: int) -> None:
+    """Donuts, islands, parts and single pixels: all small masks, in an image whose sides are no powers of two."""
+    mask = masks.from_bitmap(bits, x, y)
+    if mask.w:
+        outline = to_polyline(mask, "a", 17, 19, confidence=0.5)
+        assert placed_polygon(outline.points, 17, 19) == mask
+        assert outline.closed and outline.filled and (outline.label, outline.confidence) == ("a", 0.5)
+
+
+def test_a_polyline_has_a_shape_for_each_part_and_each_hole() -> None:
+    island = np.pad(np.ones((1, 1)), 2)
+    donut_with_island_and_dot = np.pad(np.pad(island, 1, constant_values=1), ((0, 0), (0, 3)))
+    donut_with_island_and_dot[0, -1] = 1
+    shapes = to_polyline(masks.from_bitmap(donut_with_island_and_dot), "a", H, W).points
+    assert sorted(len(shape) for shape in shapes) == [4, 4, 4, 4]
+    areas = sorted(
+        round((max(x for x, _ in s) - min(x for x, _ in s)) * (max(y for _, y in s) - min(y for _, y in s)) * W * H) for s in shapes
+    )
+    assert areas == [1, 1, 25, 49]

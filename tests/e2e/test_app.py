@@ -140,12 +140,13 @@ def test_loop_in_the_app(app: App, test_data: Path, tmp_path: Path) -> None:
     validate(app)
     predict(app, best.replace("best.pt", "last.pt"))
     export(app)
+    import_folder(app, tmp_path / "converted ü")
 
 
 def browser_lists_operators(app: App) -> None:
     app.page.keyboard.press("Backquote")
     app.page.get_by_placeholder(re.compile("Search operations")).fill("YOLO-seg")
-    for name in ("convert to a folder", "train", "validate", "predict", "export a model"):
+    for name in ("convert to a folder", "train", "validate", "predict", "export a model", "import a folder"):
         app.sees(f"YOLO-seg: {name}")
     app.shot("01-operator-browser")
     app.page.keyboard.press("Escape")
@@ -161,7 +162,7 @@ def convert(app: App, out: Path) -> None:
     app.gone(re.compile("give the full path"))
     app.execute()
     app.sees("109 objects in 12 images")
-    app.sees(re.compile("mean IoU of"))
+    app.sees(re.compile("mask IoU after reading the rows back"))
     app.shot("03-convert-done")
     assert (out / "dataset.yaml").is_file()
     assert len(list((out / "labels").rglob("*.txt"))) == 12
@@ -247,3 +248,22 @@ def export(app: App) -> None:
     app.sees(re.compile("Compared with the torch model"))
     app.shot("16-export-done")
     app.close()
+
+
+def import_folder(app: App, folder: Path) -> None:
+    app.open_operator("import a folder")
+    app.type("Folder", "some/relative/folder")
+    app.refused(re.compile("give the full path"), "17-import-refused")
+    app.type("Folder", str(folder))
+    app.sees("Images: 8 train, 4 val")
+    app.type("Name", "coco-tiny")
+    app.refused(re.compile("there is a dataset 'coco-tiny'"), "18-import-refused-name")
+    app.type("Name", "imported")
+    app.gone(re.compile("there is a dataset 'coco-tiny'"))
+    app.execute()
+    app.sees("109 objects as masks in 12 images (8 train, 4 val)")
+    app.page.wait_for_url(re.compile("/datasets/imported"))
+    app.close()
+    app.page.locator("[data-cy=fo-grid] [data-cy=looker]").first.wait_for()
+    app.page.wait_for_timeout(2000)
+    app.shot("19-import-opened")
