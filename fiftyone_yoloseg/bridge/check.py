@@ -19,11 +19,9 @@ from ..data.audit_files import FileFacts, look_at
 from ..data.audit_report import CheckReport, Finding
 from ..errors import DataError
 from ..types import ImageRecord, ProgressFn
+from .objects import Problem, RawSample, Reader
 from .plan import Plan, make_plan
-from .raw import RawSample
-from .read import Reader
 from .splits import SplitOptions
-from .views import Problem
 
 PREFIX = "yoloseg check: "
 """Saved views whose name begins so belong to the check, which replaces them."""

@@ -10,9 +10,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,18 +19,17 @@ from ..config import ConvertSettings, parse
 from ..data.dataset_yaml import write_dataset_yaml
 from ..data.files import folder_lock, write_text
 from ..data.yolo_labels import RowStyle
-from ..errors import DataError, FidelityError, Stopped, UserError
+from ..errors import DataError, FidelityError, Stopped
 from ..types import ProgressFn
 from .conversion import manifest as records
-from .conversion.manifest import Entry, Manifest, file_print, label_digest, written_print
-from .conversion.media import Names, SourceError, link, place, same_content
+from .conversion.manifest import Entry, Manifest
+from .conversion.media import Names
 from .conversion.pages import write_pages
 from .conversion.report import ConversionReport
-from .conversion.rows import SampleResult, write_rows
 from .conversion.scores import store_scores
+from .conversion.work import Done, Setup, Task, Workers
+from .objects import RawSample, Reader
 from .plan import Plan, make_plan
-from .raw import RawSample
-from .read import Reader, Size, file_size
 from .splits import SplitOptions
 from .views import in_slice
 
@@ -92,19 +89,6 @@ def check_target(out: Path) -> None:
         raise DataError(f"out_dir='{out}' is not a folder")
 
 
-@dataclass(slots=True)
-class _Item:
-    """A sample on its way. print: of its image file. old: what the last conversion wrote for it."""
-
-    split: str
-    sample: RawSample
-    print: str
-    old: Entry | None
-    size: Size | UserError
-    name: str = ""
-    image: Future[bool] | None = None
-
-
 class _Conversion:
     """The state of one conversion into the folder `folder`, which becomes `out`."""
 
@@ -119,19 +103,19 @@ class _Conversion:
     ) -> None:
         self.plan, self.settings, self.folder, self.out = plan, settings, folder, out
         self.progress, self.should_stop = progress, should_stop
-        self.style = RowStyle(settings.dialect, settings.outline, settings.tolerance)
         names = list(plan.names.values())
         self.report = ConversionReport(
             out, out / "dataset.yaml", dict.fromkeys(plan.counts, 0), names, plan.how, objects_per_class=dict.fromkeys(names, 0)
         )
         self.report.notes += plan.notes
         self.unusable: list[tuple[str, str]] = []  # (sample id, reason)
-        self.reader, self.names = Reader(plan.index, settings.maskless), Names()
-        self.earlier, self.manifest = Manifest.earlier(out), Manifest(folder / records.FILE)
+        self.names, self.earlier, self.manifest = Names(), Manifest.earlier(out), Manifest(folder / records.FILE)
         self.before, self.known = len(self.earlier), 0
-        self.same_media = _media_of(out) == settings.media
         shaping = {"index": plan.index, "nc": len(names), **settings.model_dump(include={"dialect", "outline", "tolerance", "maskless"})}
-        self.shaping = json.dumps(shaping, sort_keys=True).encode()
+        self.setup = Setup(
+            folder, out, settings.media, _media_of(out) == settings.media, plan.index, len(names), settings.maskless,
+            RowStyle(settings.dialect, settings.outline, settings.tolerance), json.dumps(shaping, sort_keys=True).encode(),
+        )  # fmt: skip
         for split in plan.counts:
             for kind in ("labels",) if settings.media == "reference" else ("images", "labels"):
                 (folder / kind / split).mkdir(parents=True)
@@ -139,15 +123,13 @@ class _Conversion:
     def run(self) -> ConversionReport:
         report, done = self.report, 0
         stream = self.plan.raw()
-        with ThreadPoolExecutor(2) as pool:
-            while chunk := list(islice(stream, _CHUNK)):
+        chunks = iter(lambda: [self._task(split, sample) for split, sample in islice(stream, _CHUNK)], [])
+        with Workers(self.setup, self.plan.samples) as workers:
+            for finished in workers.each(chunks):
                 self._stop_if_asked(done)
+                self._count(finished)
+                done += len(finished)
                 self.progress(0.98 * done / self.plan.samples, f"{done} of {self.plan.samples} images, {report.rows} objects")
-                entries = self._chunk(chunk, pool)
-                self.manifest.add(entries)
-                if self.settings.media == "reference":
-                    _append_lists(self.folder, entries)
-                done += len(chunk)
         self._stop_if_asked(done)
         if empty := [split for split, n in report.images.items() if not n]:
             sample, reason = self.unusable[0]
@@ -160,7 +142,7 @@ class _Conversion:
         write_dataset_yaml(
             self.folder / "dataset.yaml", self.plan.names, {split: entry.format(split) for split in report.images}, labels=labels
         )
-        write_pages(self.plan, self.reader, report, self.style, self.folder)
+        write_pages(self.plan, Reader(self.plan.index, self.settings.maskless), report, self.setup.style, self.folder)
         write_text(self.folder / MARKER, json.dumps({**report.to_dict(), "media": self.settings.media}, indent=1, ensure_ascii=False))
         self.manifest.close()
         self.progress(1.0, f"{report.rows} objects in {done} images, mean IoU {report.mean_iou:.4f}")
@@ -170,78 +152,24 @@ class _Conversion:
         if self.should_stop():
             raise Stopped(f"stopped after {done} of {self.plan.samples} images; nothing was written")
 
-    def _chunk(self, chunk: list[tuple[str, RawSample]], pool: ThreadPoolExecutor) -> list[Entry]:
-        """Convert some samples; their images are copied while their labels are written."""
-        items = [self._look(split, sample) for split, sample in chunk]
-        for item, size in zip(items, pool.map(_size, items), strict=True):
-            item.size = size
-            if isinstance(size, UserError):
-                self.unusable.append((item.sample.id, str(size)))
-            else:
-                item.name = self.names.unique(item.split, item.sample.path)
-                item.image = pool.submit(self._place, item)
+    def _task(self, split: str, sample: RawSample) -> Task:
+        name = self.names.unique(split, sample.path)
+        return Task(sample, split, name, self.earlier.get(sample.id) if self.before else None)
+
+    def _count(self, finished: Sequence[Done]) -> None:
         entries = []
-        for item in items:
-            if isinstance(item.size, UserError):
+        for done in finished:
+            if done.entry is None:
+                self.unusable.append((done.sample_id, done.reason))
                 continue
-            digest = label_digest(item.sample, *item.size, self.shaping)
-            kept, result = self._labels(item, item.size, digest)
-            assert item.image is not None
-            try:
-                kept &= item.image.result()
-            except SourceError as error:
-                self._label(item).unlink()
-                self.unusable.append((item.sample.id, str(error)))
-                continue
-            self.report.add(item.split, item.sample.id, result)
-            self.known += item.old is not None
-            self.report.unchanged += kept
-            self.report.written += not kept
-            image = self.folder / "images" / item.split / item.name
-            entries.append(
-                Entry(
-                    item.sample.id, item.sample.path, item.print, *item.size, item.split, item.name,
-                    written_print(image) if self.settings.media == "copy" else "", written_print(self._label(item)), digest, result.to_json(),
-                )
-            )  # fmt: skip
-        return entries
-
-    def _look(self, split: str, sample: RawSample) -> _Item:
-        try:
-            current = file_print(sample.path)
-        except OSError:
-            current = ""  # reading its size will say what is wrong
-        return _Item(split, sample, current, self.earlier.get(sample.id) if self.before else None, (0, 0))
-
-    def _label(self, item: _Item) -> Path:
-        return self.folder / "labels" / item.split / f"{Path(item.name).stem}.txt"
-
-    def _labels(self, item: _Item, size: Size, digest: bytes) -> tuple[bool, SampleResult]:
-        """Write or take over the label file; whether it was taken over, and what it is worth."""
-        target, old = self._label(item), item.old
-        if old is not None and old.digest == digest:
-            before = self.out / "labels" / old.split / f"{Path(old.name).stem}.txt"
-            if _is_print(before, old.label_print):
-                link(before, target)
-                return True, SampleResult.from_json(old.result)
-        objects, problems = self.reader.read(item.sample, size)
-        text, result = write_rows(objects, size, len(self.plan.names), self.style)
-        result.dropped += [(problem.reason, problem.label_id or "") for problem in problems]
-        target.write_bytes(text.encode())
-        return False, result
-
-    def _place(self, item: _Item) -> bool:
-        """Put the image in its place; whether it is the one of the last conversion."""
-        source, target, old = Path(item.sample.path), self.folder / "images" / item.split / item.name, item.old
-        unchanged = old is not None and self.same_media and (old.source, old.print) == (item.sample.path, item.print)
-        if old is not None and self.same_media and self.settings.media == "copy":
-            before = self.out / "images" / old.split / old.name
-            if _is_print(before, old.image_print) and (unchanged or same_content(before, source)):
-                link(before, target)
-                return True
-            unchanged = False
-        place(source, target, self.settings.media)
-        return unchanged
+            entries.append(done.entry)
+            self.report.add(done.entry.split, done.sample_id, done.result)
+            self.known += done.known
+            self.report.unchanged += done.kept
+            self.report.written += not done.kept
+        self.manifest.add(entries)
+        if self.settings.media == "reference":
+            _append_lists(self.folder, entries)
 
     def _check_fidelity(self) -> None:
         report, needed = self.report, self.settings.require_iou
@@ -251,20 +179,6 @@ class _Conversion:
                 f"objects come back from their rows with an IoU below require_iou={needed}: {'; '.join(below[:5])}. "
                 "Use a smaller tolerance (0 is exact), or a lower require_iou; nothing was written"
             )
-
-
-def _size(item: _Item) -> Size | UserError:
-    if item.old is not None and item.print and (item.old.source, item.old.print) == (item.sample.path, item.print):
-        return item.old.height, item.old.width
-    return file_size(item.sample.path)
-
-
-def _is_print(path: Path, wanted: str) -> bool:
-    """Whether a file of ours is still as we wrote it."""
-    try:
-        return written_print(path) == wanted
-    except OSError:
-        return False
 
 
 def _media_of(out: Path) -> str | None:

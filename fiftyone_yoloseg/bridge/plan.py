@@ -12,9 +12,10 @@ import numpy as np
 
 from ..errors import DataError, SettingsError
 from ..types import Names
-from .raw import RawSample, facts_of, raw_samples
+from .objects import Maskless, RawSample
+from .raw import facts_of, raw_samples
 from .splits import NO_SPLIT, RULES, SPLITS, Codes, Facts, SplitOptions, assign, check_sizes, field_path, split_name
-from .views import Maskless, check_view, class_list, fields_with_masks, label_path, listing
+from .views import check_view, class_list, fields_with_masks, label_path, listing
 
 Remap = Mapping[str, str | None]
 """Label -> class; None leaves its objects out. Labels that are not named keep their own name."""

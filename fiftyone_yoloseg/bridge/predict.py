@@ -19,7 +19,8 @@ from ..types import Instances, ProgressFn
 from . import runs
 from .labels import to_detections
 from .models import open_backend
-from .views import Problem, check_view
+from .objects import Problem
+from .views import check_view
 
 if TYPE_CHECKING:
     from ..engine.predictor import Predictor

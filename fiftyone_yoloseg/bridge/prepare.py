@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..types import ImageRecord, Names, ProgressFn, SegmentationData
+from .objects import Maskless, Problem
 from .plan import make_plan
 from .read import check_left, read_plan
 from .splits import SplitOptions
-from .views import Maskless, Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from .objects import RawSample
 from .splits import Facts
 from .views import label_path
 
 _DETECTION = ("_id", "label", "iscrowd", "confidence", "bounding_box", "mask", "mask_path")
 _POLYLINE = ("_id", "label", "iscrowd", "confidence", "points", "filled")
-Label = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class RawSample:
-    """labels: dicts of the attributes above, as far as they are set; masks are bytes for `decode_mask`."""
-
-    id: str
-    path: str
-    labels: list[Label]
 
 
 def raw_samples(view: Any, label_field: str, keys: Sequence[str] | None = None) -> Iterator[RawSample]:
@@ -74,24 +58,3 @@ def facts_of(view: Any, label_field: str | None, value: str | None = None, group
 
 def _is_null(attribute: str) -> dict[str, Any]:
     return {"$eq": [{"$ifNull": [f"$$this.{attribute}", None]}, None]}
-
-
-_NPY = re.compile(rb"\{'descr': '(\|b1|\|u1)', 'fortran_order': False, 'shape': \((\d+), (\d+)\), \} *\n")
-_NPY_START = b"\x93NUMPY\x01\x00"
-
-
-def decode_mask(data: bytes) -> npt.NDArray[Any]:
-    """FiftyOne's stored array: a compressed .npy file. Raises ValueError if it is not one."""
-    try:
-        raw = zlib.decompress(data)
-    except zlib.error as error:
-        raise ValueError(f"its mask is damaged: {error}") from None
-    # the usual kind is read without numpy's parser, which takes longer than all the rest
-    if raw.startswith(_NPY_START) and (found := _NPY.match(raw, 10)):
-        height, width = int(found[2]), int(found[3])
-        if len(raw) == found.end() + height * width:
-            return np.frombuffer(raw, np.bool_ if found[1] == b"|b1" else np.uint8, offset=found.end()).reshape(height, width)
-    array = np.load(BytesIO(raw), allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
-        raise ValueError("its mask is not an image")
-    return array

@@ -12,8 +12,8 @@ from ..errors import CheckpointError, SettingsError
 from ..types import Names, ProgressFn
 from . import runs
 from .models import as_checkpoint
+from .objects import Maskless
 from .prepare import prepare
-from .views import Maskless
 
 if TYPE_CHECKING:
     from ..engine.checkpoint import Checkpoint

@@ -9,8 +9,9 @@ from ..config import ValSettings, parse
 from ..errors import DataError, SettingsError
 from ..types import ProgressFn
 from .models import open_backend
+from .objects import Maskless
 from .read import ViewRecords, view_records
-from .views import Maskless, check_view, label_path
+from .views import check_view, label_path
 
 if TYPE_CHECKING:
     from ..engine.metrics import Metrics

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.media as fom
@@ -14,26 +13,8 @@ import fiftyone.core.media as fom
 from ..errors import DataError
 from ..types import Names
 
-Maskless = Literal["error", "box", "skip"]
-"""What to do with labels that have no mask: refuse, take their box as mask, or leave them out."""
-
 _LISTS = {fo.Detections: "detections", fo.Polylines: "polylines"}
 _LISTED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A sample, or one label of it, that cannot be used."""
-
-    sample_id: str
-    path: str
-    reason: str
-    label_id: str | None = None
-    kind: str = "bad_labels"
-    """Of a label: bad_labels, labels_without_class, labels_without_mask or empty_masks."""
-
-    def __str__(self) -> str:
-        return f"sample {self.sample_id} ({Path(self.path).name}): {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ import pytest
 
 fo = pytest.importorskip("fiftyone")
 
-from fiftyone_yoloseg.bridge import convert as module  # noqa: E402
 from fiftyone_yoloseg.bridge.conversion import manifest, media  # noqa: E402
+from fiftyone_yoloseg.bridge.conversion import work as module  # noqa: E402
 from fiftyone_yoloseg.bridge.convert import MARKER, convert  # noqa: E402
 from fiftyone_yoloseg.data.dataset_yaml import read_dataset_yaml  # noqa: E402
 from fiftyone_yoloseg.data.files import folder_lock  # noqa: E402
@@ -261,7 +261,7 @@ def test_a_full_disk_half_way_changes_nothing(dataset: Any, tmp_path: Path, monk
         really(source, target)
 
     monkeypatch.setattr(media.shutil, "copyfile", full)
-    monkeypatch.setattr(module, "_is_print", lambda path, wanted: False)  # so that everything is written
+    monkeypatch.setattr(module, "is_print", lambda path, wanted: False)  # so that everything is written
     with pytest.raises(DataError, match="No space left on device; nothing was changed"):
         convert(dataset, out)
     assert {str(p): p.read_bytes() for p in out.rglob("*.*") if p.is_file()} == before and not list(tmp_path.glob(".out*"))

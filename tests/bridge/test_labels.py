@@ -15,15 +15,8 @@ from hypothesis.extra import numpy as hnp
 fo = pytest.importorskip("fiftyone")
 
 from fiftyone_yoloseg.bridge.evaluate import evaluate  # noqa: E402
-from fiftyone_yoloseg.bridge.labels import (  # noqa: E402
-    box_crop,
-    mask_crop,
-    polygon_crop,
-    read_mask,
-    record_to_detections,
-    to_detections,
-    to_polyline,
-)
+from fiftyone_yoloseg.bridge.labels import record_to_detections, to_detections, to_polyline  # noqa: E402
+from fiftyone_yoloseg.bridge.pixels import box_crop, mask_crop, polygon_crop, read_mask  # noqa: E402
 from fiftyone_yoloseg.geometry import masks  # noqa: E402
 from fiftyone_yoloseg.types import ImageRecord, InstanceRecord, Instances  # noqa: E402
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import bson
 
-from ..raw import RawSample
+from ..objects import RawSample
 
 FILE = "conversion.sqlite"
 _VERSION = 1

@@ -18,9 +18,9 @@ from ...data.yolo_labels import RowStyle
 from ...errors import UserError
 from ...geometry import masks
 from ...geometry.masks import Crop
+from ..objects import Reader, file_size
 from ..plan import Plan
 from ..raw import raw_samples
-from ..read import Reader, file_size
 from .report import ConversionReport, Worst, reasons
 from .rows import read_back
 

@@ -13,7 +13,7 @@ from ...geometry import masks
 from ...geometry.masks import Crop
 from ...geometry.polygons import Walk
 from ...geometry.rasterize import paint
-from ..read import ReadObject, Size
+from ..objects import ReadObject, Size
 
 CROWD = "a crowd region: YOLO-seg text has no word for it"
 TWIN = "the same pixels and class as another object: readers take repeated rows as one"
