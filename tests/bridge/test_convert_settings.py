@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +331,33 @@ def test_the_marker_tells_what_was_done(dataset: Any, tmp_path: Path) -> None:
     convert(dataset, tmp_path / "out", media="symlink")
     marker = json.loads((tmp_path / "out" / MARKER).read_text())
     assert marker["media"] == "symlink" and marker["rows"] == 18 and marker["objects_per_class"] == {"blob": 6, "parts": 6, "ring": 6}
+
+
+def test_other_processes_do_the_same(dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many samples as make them worth it; here they are waited for, so that they get some of the six."""
+    alone = convert(dataset, tmp_path / "alone")
+    monkeypatch.setattr(module, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr("fiftyone_yoloseg.bridge.convert._CHUNK", 2)
+    start = module.Workers.__init__
+
+    def started(self: Any, setup: Any, samples: int) -> None:
+        start(self, setup, samples)
+        assert self._started is not None and self._started.result() != os.getpid()
+
+    monkeypatch.setattr(module.Workers, "__init__", started)
+    report = convert(dataset, tmp_path / "together")
+    assert rows(tmp_path / "together") == rows(tmp_path / "alone")
+    assert {**report.to_dict(), "out_dir": 0, "dataset_yaml": 0} == {**alone.to_dict(), "out_dir": 0, "dataset_yaml": 0}
+    monkeypatch.setattr(module, "work", _die)
+    with pytest.raises(DataError, match="was killed, most likely for want of memory: nothing was written"):
+        convert(dataset, tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+
+
+def _die(tasks: Any, setup: Any) -> Any:
+    os.kill(os.getpid(), 9)
+
+
+def test_other_processes_load_neither_fiftyone_nor_torch() -> None:
+    code = "import sys, fiftyone_yoloseg.bridge.conversion.work; print({'fiftyone', 'torch'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"

@@ -9,8 +9,8 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import bson
@@ -22,8 +22,7 @@ _VERSION = 1
 _COLUMNS = "id, source, print, height, width, split, name, image_print, label_print, digest, result"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """source: path of the image and its `print`. name: file name in the folder. image_print, label_print: of the files written.
     digest: of the labels and of all that shapes their rows. result: `SampleResult` as JSON."""
 
@@ -70,7 +69,7 @@ class Manifest:
         return Entry(*row) if row else None
 
     def add(self, entries: Iterable[Entry]) -> None:
-        self._db.executemany(f"INSERT INTO entries ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", (astuple(e) for e in entries))
+        self._db.executemany(f"INSERT INTO entries ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", entries)
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM entries").fetchone()[0])
