@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 CPU_BATCH, CPU_SHARE, CPU_STEPS = 16, 0.5, 4
 GPU_SHARE, GPU_MOST = 0.7, 512
 SAMPLES = 8
+_TRIAL_SIZE = 64
 STATES = 5
 """Copies of the weights: themselves, their average, gradients, and two moments of the optimizer."""
 
@@ -40,22 +41,21 @@ class Need:
 
 
 def estimate(net: YOLOv8Seg, size: int, half: bool) -> Need:
-    """Counted in a pass without data: every tensor that autograd keeps, once. The peak is somewhat higher."""
-    kept: dict[int, Tensor] = {}
+    """Counted in a pass over a small image: every tensor that autograd keeps, once; they grow with the pixels. The peak is somewhat higher."""
+    kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    ghost = copy.deepcopy(net).to("meta").train()
-    ghost.requires_grad_(True)
-    own = {p.untyped_storage()._cdata for p in ghost.parameters()}
+    trial = copy.deepcopy(net).train().requires_grad_(True)  # batch norms must not learn from this
+    device = next(trial.parameters()).device
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        out = ghost.heads(torch.empty(2, 3, size, size, device="meta"))  # batch norms want more than one
-    image = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own) // 2
+        out = trial.heads(torch.zeros(2, 3, _TRIAL_SIZE, _TRIAL_SIZE, device=device))  # batch norms want more than one
+    weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in trial.parameters()}
+    image = sum(length for pointer, length in kept.items() if pointer not in weights) / 2 * (size / _TRIAL_SIZE) ** 2
     del out
-    weights = sum(p.numel() * p.element_size() for p in net.parameters())
-    return Need(STATES * weights, image // 2 if half else image)
+    return Need(STATES * sum(weights.values()), int(image / 2 if half else image))
 
 
 def with_batch(
@@ -87,34 +87,25 @@ def cpu_batch(need: Need, images: int, free: int) -> int:
 
 
 def fitting_batch(measure: Callable[[int], int | None], budget: int, most: int) -> int:
-    """The largest batch, up to `most`, whose measured bytes stay in the budget.
+    """The largest batch, up to `most`, whose measured bytes stay in the budget: doubled until it does not fit, then halved in between.
 
-    measure: batch -> peak bytes, None if they are not to be had. Doubles until half of the budget is reached, goes on along the line through
-    the last two, then measures what it found. Raises SettingsError if not even one image fits.
+    measure: batch -> peak bytes, None if they are not to be had. Raises SettingsError if not even one image fits.
     """
-    points: list[tuple[int, int]] = []
-    batch = 1
-    while batch <= most:
+
+    def fits(batch: int) -> bool:
         used = measure(batch)
-        if used is None or used > budget:
-            break
-        points.append((batch, used))
-        if used > budget / 2:
-            break
-        batch *= 2
-    if not points:
+        return used is not None and used <= budget
+
+    good, bad = 0, 1
+    while bad <= most and fits(bad):
+        good, bad = bad, 2 * bad
+    if good == 0:
         raise SettingsError("batch=-1: not even one image fits into the memory of this GPU: lower imgsz, or take a smaller model")
-    if len(points) == 1:
-        return points[0][0]
-    (few, small), (many, large) = points[-2:]
-    slope = max((large - small) / (many - few), 1)
-    batch = min(int(many + (budget - large) / slope), most)
-    while batch > many:
-        used = measure(batch)
-        if used is not None and used <= budget:
-            return batch
-        batch = max(int(batch * 0.9) - 1, many)
-    return many
+    bad = min(bad, most + 1)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
 
 
 def _cuda_batch(settings: TrainSettings, net: YOLOv8Seg, records: Sequence[ImageRecord], device: torch.device) -> tuple[int, str]:
