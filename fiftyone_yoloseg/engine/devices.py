@@ -56,7 +56,7 @@ def compiling(wanted: bool) -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split("\n")[:2])[:300]
         raise SettingsError(f"compile=true: torch cannot compile the network here ({reason}): train with compile=false") from error
 
 

@@ -109,9 +109,22 @@ def test_outside_the_main_thread_signals_are_left_alone(tmp_path: Path) -> None:
 
 def test_ctrl_c_on_the_command_line(tiny_dataset: Path, tmp_path: Path) -> None:
     """To the whole process group, as a terminal does it: the loader processes must not die of it. Exit code 0, and how to go on."""
-    command = [sys.executable, "-m", "fiftyone_yoloseg", "train", f"data={tiny_dataset}", "epochs=1000", "imgsz=32", "batch=2", "workers=1", "device=cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "fiftyone_yoloseg",
+        "train",
+        f"data={tiny_dataset}",
+        "epochs=1000",
+        "imgsz=32",
+        "batch=2",
+        "workers=1",
+        "device=cpu",
+    ]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
-    with subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
+    with subprocess.Popen(
+        command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as p:
         assert p.stderr is not None and p.stdout is not None
         for line in p.stderr:
             if "epoch 1/1000" in line:
