@@ -72,14 +72,13 @@ class YOLO:
         data = wanted.data or (self._remembered_data() if wanted.resume else None)
         if data is None:
             raise SettingsError("data: which dataset? Give data=dataset.yaml, or a COCO folder")
-        if not wanted.resume:
+        if wanted.data or not wanted.resume:
             wanted = parse(TrainSettings, {**settings, "data": data.expanduser().absolute()})
         with progress_bar("training") as progress:
             splits = ("train", "val") if wanted.val else ("train",)
             result = train(checkpoint, load_data(data, splits, progress), wanted, progress=progress, should_stop=should_stop)
         self.path, self.checkpoint = result.best, load_checkpoint(result.best)
         self._backends.clear()
-        log.info("best epoch %d of %d; files in %s", result.best_epoch, result.epochs, result.dir)
         return result
 
     def val(self, **settings: Any) -> Metrics:

@@ -109,13 +109,14 @@ def usage(command: str | None = None) -> str:
 
 def _train(settings: config.TrainCommand) -> None:
     from .api import YOLO
+    from .engine.summary import resume_command
 
     result = YOLO(settings.model).train(**_given(settings))
     if result.metrics:
         show_metrics(result.metrics)
     print(f"best {result.best}\nlast {result.last}")
     if result.stopped:
-        print(f"go on with: yoloseg train resume=true model={result.last}")
+        print(f"go on with: {resume_command(result.last)}")
 
 
 def _val(settings: config.ValCommand) -> None:

@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
 
@@ -86,6 +98,34 @@ def _digits(value: Any) -> Any:
 MaskRatio = Annotated[Literal[1, 2, 4], BeforeValidator(_digits)]
 
 
+_BOOL = TypeAdapter(bool)
+
+
+def _switch(value: Any) -> Any:
+    """Words for yes and no become bool; everything else stays."""
+    try:
+        return _BOOL.validate_python(value)
+    except ValidationError:
+        return value.lower() if isinstance(value, str) else value
+
+
+def _cache_kind(value: Any) -> Any:
+    value = _switch(value)
+    return "ram" if value is True else value
+
+
+def _at_least_one(value: int) -> int:
+    if value < 1 and value != AUTO_BATCH:
+        raise ValueError("must be at least 1, or -1 to let it be chosen for this machine")
+    return value
+
+
+AUTO_BATCH = -1
+Precision = Annotated[Literal[True, False, "fp16", "bf16"], BeforeValidator(_switch)]
+CacheKind = Annotated[Literal["ram", "disk", False], BeforeValidator(_cache_kind)]
+TrainBatch = Annotated[int, AfterValidator(_at_least_one)]
+
+
 class Settings(BaseModel):
     """Base of all settings models: no unknown keys, no changes after validation."""
 
@@ -144,28 +184,41 @@ class TrainSettings(DeviceSettings):
     )
     epochs: int = Field(100, ge=1, description="passes over the training images")
     imgsz: SquareSize = Field(640, description="training image size in pixels, a multiple of 32")
-    batch: int = Field(16, ge=1, description="images per step")
+    time: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="hours of training, over all sessions of a run: epochs are fitted to it, so that it ends with the schedule complete",
+    )
+    batch: TrainBatch = Field(16, description="images per step; -1: chosen for this machine, see docs/training.md")
     workers: Count | None = Field(None, description="processes that load and augment images; by the machine if not given")
-    cache: bool = Field(True, description="keep decoded images in memory, up to a quarter of what is free")
+    cache: CacheKind = Field("ram", description="keep decoded images: ram, disk (in the user's cache folder) or false")
+    cache_gb: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="size of that cache in GB; a quarter of the free memory, or a tenth of the free disk, if not given"
+    )
     project: Path = Field(Path("runs/segment"), description="folder that holds the runs")
     name: str = Field("train", pattern=RUN_NAME, description="name of the run folder; a number is added if it exists")
     exist_ok: bool = Field(False, description="write into an existing run folder of that name")
     resume: bool = Field(False, description="go on with an interrupted run from its last.pt")
     seed: Count = Field(0, description="seed of weights, order and augmentation")
     deterministic: bool = Field(True, description="use deterministic algorithms where torch has them")
-    val: bool = Field(True, description="validate after every epoch; false: only after the last")
+    val: bool = Field(True, description="validate while training; false: only after the last epoch")
+    val_period: int = Field(1, ge=1, description="validate after every n-th epoch, and after the last")
+    save_period: int = Field(0, ge=-1, description="also keep the checkpoint of every n-th epoch as epoch<n>.pt; 0 or -1: none")
     patience: Count = Field(100, description="stop after so many epochs without a better fitness; 0: never")
-    amp: bool = Field(True, description="mixed precision on GPUs that have it")
+    amp: Precision = Field(True, description="mixed precision: true (fp16 on a GPU, none on the CPU), false, fp16 (GPU only) or bf16")
+    channels_last: bool = Field(True, description="keep images and weights in the memory order that convolutions like best")
+    compile: bool = Field(False, description="compile the network with torch.compile; an error where that is not possible")
     freeze: Count = Field(0, le=22, description="keep the first n layers as they are")
     single_cls: bool = Field(False, description="treat all classes as one")
 
-    optimizer: Literal["auto", "SGD", "Adam", "AdamW"] = Field(
+    optimizer: Literal["auto", "SGD", "Adam", "AdamW", "RMSProp"] = Field(
         "auto", description="auto: AdamW for short runs, SGD for long ones, with matching lr0 and momentum"
     )
     lr0: Annotated[float, Field(gt=0)] = Field(0.01, description="initial learning rate (auto sets its own)")
     lrf: Annotated[float, Field(gt=0, le=1)] = Field(0.01, description="final learning rate as a share of lr0")
     cos_lr: bool = Field(False, description="cosine instead of linear decay")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.937, description="SGD momentum, Adam beta1 (auto sets its own)")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.937, description="momentum of SGD and RMSProp, beta1 of Adam (auto sets its own)"
+    )
     weight_decay: NonNegative = Field(0.0005, description="decay of convolution weights, for nbs images a step")
     warmup_epochs: NonNegative = Field(3.0, description="epochs of linear warm-up, at least 100 steps")
     warmup_momentum: Unit = Field(0.8, description="momentum at the start of the warm-up")
@@ -179,8 +232,9 @@ class TrainSettings(DeviceSettings):
     box: NonNegative = Field(7.5, description="gain of the box and mask losses")
     cls: NonNegative = Field(0.5, description="gain of the class loss")
     dfl: NonNegative = Field(1.5, description="gain of the distribution focal loss")
-    overlap_mask: bool = Field(
-        False, description="where objects overlap, give the pixel to the smaller one only; false: every object keeps its whole mask"
+    instance_masks: Literal["independent", "exclusive"] = Field(
+        "independent",
+        description="where objects overlap: independent, each keeps its whole mask; or exclusive, the pixel goes to the smaller one (overlap_mask=true elsewhere)",
     )
     mask_ratio: MaskRatio = Field(4, description="mask targets are this much smaller than the image")
 
@@ -198,6 +252,46 @@ class TrainSettings(DeviceSettings):
     mixup: Unit = Field(0.0, description="probability of blending two images")
     copy_paste: Unit = Field(0.0, description="share of objects that are flipped and pasted into free places")
     close_mosaic: Count = Field(10, description="no mosaic, mixup and copy-paste in the last n epochs")
+    multi_scale: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="image size of each batch, imgsz +- this share in steps of 32"
+    )
+    rect: bool = Field(
+        False, description="batches of images of similar shape, padded to multiples of 32 instead of to squares; without mosaic"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _other_words(cls, data: Any) -> Any:
+        """The peers' overlap_mask is read as instance_masks, and rect turns the default mosaic off, so that what is in force is on record."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if (overlap := _switch(data.pop("overlap_mask", None))) is not None:
+            if not isinstance(overlap, bool):
+                raise _problem("overlap_mask", f"overlap_mask={overlap!r}: must be true or false")
+            meant = "exclusive" if overlap else "independent"
+            if data.setdefault("instance_masks", meant) != meant:
+                raise _problem(
+                    "instance_masks", f"instance_masks={data['instance_masks']!r} contradicts overlap_mask={overlap}: give one of them"
+                )
+        if _switch(data.get("rect")) is True:
+            data.setdefault("mosaic", 0.0)
+        return data
+
+    @field_validator("rect")
+    @classmethod
+    def _rect_alone(cls, rect: bool, info: ValidationInfo) -> bool:
+        for name in ("mosaic", "mixup"):
+            if rect and info.data.get(name):
+                raise ValueError(f"its batches hold single images of one shape, so {name}={info.data[name]} is impossible: set {name}=0")
+        return rect
+
+    @field_validator("cache_gb")
+    @classmethod
+    def _cache_to_limit(cls, cache_gb: float | None, info: ValidationInfo) -> float | None:
+        if cache_gb is not None and info.data.get("cache") is False:
+            raise ValueError("there is no cache to limit with cache=false: leave one of them out")
+        return cache_gb
 
 
 class ExportSettings(DeviceSettings):
@@ -372,7 +466,7 @@ class DemoSettings(TrainSettings):
     dataset: str = Field("yoloseg-demo", min_length=1, description="name of the FiftyOne dataset")
     epochs: int = Field(30, ge=1, description="passes over the training images")
     imgsz: SquareSize = Field(160, description="training image size in pixels, a multiple of 32")
-    batch: int = Field(8, ge=1, description="images per step")
+    batch: TrainBatch = Field(8, description="images per step; -1: chosen for this machine")
     conf: Unit = Field(0.25, description="confidence of the predictions that are written back")
 
 
@@ -392,12 +486,23 @@ def problems(model: type[Settings], values: Mapping[str, Any]) -> dict[str, str]
     try:
         model.model_validate(dict(values))
     except ValidationError as error:
-        return {str(e["loc"][0]) if e["loc"] else "": _line(model, e) for e in error.errors()}
+        return {_key(e): _line(model, e) for e in error.errors()}
     return {}
 
 
+def _problem(setting: str, message: str) -> PydanticCustomError:
+    """What is wrong with settings that are only wrong together."""
+    return PydanticCustomError("setting", "{message}", {"setting": setting, "message": message})
+
+
+def _key(error: Any) -> str:
+    return str(error["loc"][0]) if error["loc"] else str(error.get("ctx", {}).get("setting", ""))
+
+
 def _line(model: type[Settings], error: Any) -> str:
-    key = str(error["loc"][0]) if error["loc"] else ""
+    key = _key(error)
+    if error["type"] == "setting":
+        return str(error["msg"])
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, model.model_fields, n=1)
         return f"unknown setting {key!r}" + (f": did you mean {near[0]!r}?" if near else f" (known: {', '.join(model.model_fields)})")

@@ -44,11 +44,12 @@ def test_a_key_like_no_other_lists_all() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("epochs", 0), ("epochs", "many"), ("epochs", 1.5), ("batch", 0), ("batch", -1), ("imgsz", 16), ("imgsz", 100_000), ("workers", -1), ("patience", -1),
-        ("seed", -1), ("freeze", 23), ("freeze", -1), ("optimizer", "RMSProp"), ("lr0", 0), ("lr0", -0.1), ("lrf", 0), ("lrf", 1.5), ("momentum", 1),
+        ("epochs", 0), ("epochs", "many"), ("epochs", 1.5), ("batch", 0), ("batch", -2), ("imgsz", 16), ("imgsz", 100_000), ("workers", -1), ("patience", -1),
+        ("seed", -1), ("freeze", 23), ("freeze", -1), ("optimizer", "Lion"), ("lr0", 0), ("lr0", -0.1), ("lrf", 0), ("lrf", 1.5), ("momentum", 1),
         ("weight_decay", -1), ("warmup_epochs", -1), ("warmup_momentum", 1.5), ("box", -1), ("cls", "x"), ("dfl", -0.5), ("mask_ratio", 3), ("hsv_h", 1.1),
         ("hsv_s", -0.1), ("degrees", 200), ("translate", 2), ("scale", 1), ("scale", -0.1), ("shear", 90), ("perspective", 0.01), ("flipud", 2), ("fliplr", -1),
-        ("mosaic", 1.01), ("mixup", -0.01), ("copy_paste", 5), ("close_mosaic", -1), ("name", "a/b"), ("name", ""), ("amp", "perhaps"), ("nbs", 0), ("lr0", float("nan")),
+        ("mosaic", 1.01), ("mixup", -0.01), ("copy_paste", 5), ("close_mosaic", -1), ("name", "a/b"), ("name", ""), ("amp", "perhaps"), ("amp", "fp32"), ("cache", "tape"), ("cache_gb", 0), ("time", 0), ("val_period", 0), ("save_period", -2), ("multi_scale", 1),
+        ("rect", "x"), ("instance_masks", "both"), ("compile", 3), ("channels_last", "?"), ("nbs", 0), ("lr0", float("nan")),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_one_line(key: str, value: Any) -> None:

@@ -49,46 +49,50 @@ class Augmenter:
     def __init__(self, records: Sequence[ImageRecord], store: ImageStore, settings: TrainSettings) -> None:
         self.records, self.store, self.settings, self.size = records, store, settings, settings.imgsz
 
-    def __call__(self, epoch: int, index: int) -> Sample:
-        s = self.settings
+    def __call__(self, epoch: int, index: int, size: tuple[int, int] | None = None, closed: bool | None = None) -> Sample:
+        """size: (height, width) of the input, imgsz squared if not given. closed: whether mosaic, mixup and copy-paste are off;
+        in the last `close_mosaic` epochs if not given."""
+        s, size = self.settings, size or (self.size, self.size)
         rng = np.random.default_rng((s.seed, epoch, index))
-        heavy = epoch < s.epochs - s.close_mosaic
-        sample = self._compose(index, rng, heavy)
+        heavy = epoch < s.epochs - s.close_mosaic if closed is None else not closed
+        sample = self._compose(index, rng, heavy, size)
         if heavy and rng.random() < s.mixup:
-            other = self._compose(int(rng.integers(len(self.records))), rng, heavy)
+            other = self._compose(int(rng.integers(len(self.records))), rng, heavy, size)
             share = rng.beta(MIXUP_BETA, MIXUP_BETA)
             sample = Sample(cv2.addWeighted(sample.image, share, other.image, 1 - share, 0), sample.targets + other.targets)  # type: ignore[arg-type]
         jitter_colour(sample.image, rng, s.hsv_h, s.hsv_s, s.hsv_v)
         return sample
 
-    def _compose(self, index: int, rng: np.random.Generator, heavy: bool) -> Sample:
-        s, size = self.settings, self.size
-        if heavy and rng.random() < s.mosaic:
+    def _compose(self, index: int, rng: np.random.Generator, heavy: bool, size: tuple[int, int]) -> Sample:
+        s, (high, wide) = self.settings, size
+        if heavy and rng.random() < s.mosaic:  # with rect there is no mosaic: its input is a square
             indices = [index, *rng.integers(len(self.records), size=3).tolist()]
-            canvas, centre = 2 * size, rng.uniform(size / 2, 3 * size / 2, 2)
+            canvas, centre = (2 * high, 2 * wide), rng.uniform(wide / 2, 3 * wide / 2, 2)
         else:
             indices, canvas, centre = [index], size, None
-        view = self._random_view(rng, canvas)
-        image = np.full((size, size, 3), PAD_VALUE, np.uint8)
+        view = self._random_view(rng, canvas, size)
+        image = np.full((high, wide, 3), PAD_VALUE, np.uint8)
         targets: list[Target] = []
         for corner, i in enumerate(indices):
             source, record = self.store[i], self.records[i]
-            height, width = source.shape[:2]
+            kept_height, kept_width = source.shape[:2]
+            zoom = max(size) / self.store.size if self.store.size != max(size) else 1
+            height, width = kept_height * zoom, kept_width * zoom
             if centre is None:
-                place = shift((size - width) / 2, (size - height) / 2)
+                place = shift((wide - width) / 2, (high - height) / 2)
             else:  # the four images meet at the centre
                 place = shift(centre[0] - width * (corner % 2 == 0), centre[1] - height * (corner < 2))
             matrix = view @ place
-            paint(image, source, matrix)
+            paint(image, source, matrix @ stretch(zoom, zoom))
             to_output = matrix @ stretch(width / record.width, height / record.height)
-            targets += [t for r in record.instances if (t := place_target(r, to_output, (size, size), s.mask_ratio)) is not None]
+            targets += [t for r in record.instances if (t := place_target(r, to_output, size, s.mask_ratio)) is not None]
         if heavy and s.copy_paste > 0:
             copy_paste(image, targets, rng, s.copy_paste)
         return Sample(image, targets)
 
-    def _random_view(self, rng: np.random.Generator, canvas: int) -> Matrix:
+    def _random_view(self, rng: np.random.Generator, canvas: tuple[int, int], size: tuple[int, int]) -> Matrix:
         """From the canvas to the input: perspective, rotation, zoom, shear and shift around the centre, and flips."""
-        s, size = self.settings, self.size
+        s, (high, wide) = self.settings, size
         perspective = np.eye(3)
         perspective[2, :2] = rng.uniform(-s.perspective, s.perspective, 2)
         angle, zoom = np.radians(rng.uniform(-s.degrees, s.degrees)), rng.uniform(1 - s.scale, 1 + s.scale)
@@ -96,12 +100,12 @@ class Augmenter:
         rotation = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
         shear = np.eye(3)
         shear[0, 1], shear[1, 0] = np.tan(np.radians(rng.uniform(-s.shear, s.shear, 2)))
-        x, y = rng.uniform(0.5 - s.translate, 0.5 + s.translate, 2) * size
-        view: Matrix = shift(x, y) @ shear @ rotation @ perspective @ shift(-canvas / 2, -canvas / 2)
+        x, y = rng.uniform(0.5 - s.translate, 0.5 + s.translate, 2) * (wide, high)
+        view: Matrix = shift(x, y) @ shear @ rotation @ perspective @ shift(-canvas[1] / 2, -canvas[0] / 2)
         if rng.random() < s.flipud:
-            view = shift(0, size) @ stretch(1, -1) @ view
+            view = shift(0, high) @ stretch(1, -1) @ view
         if rng.random() < s.fliplr:
-            view = shift(size, 0) @ stretch(-1, 1) @ view
+            view = shift(wide, 0) @ stretch(-1, 1) @ view
         return view
 
 
@@ -139,6 +143,8 @@ def copy_paste(image: Image, targets: list[Target], rng: np.random.Generator, sh
     for i in rng.permutation(len(targets))[: round(share * len(targets))]:
         source = targets[i]
         x1, y1, x2, y2 = source.box
+        if min(x2 - x1, y2 - y1) <= MIN_SIDE:  # little is left of it behind what was pasted before
+            continue
         box = (size - x2, y1, size - x1, y2)
         if any(_covered(box, t.box) >= PASTE_MAX_COVERED for t in targets):
             continue

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..config import TrainSettings
+from ..config import STRIDE, TrainSettings
 from ..geometry import letterbox
 from ..geometry.letterbox import Letterbox
 from ..types import Batch, ImageRecord
 from .augment import Augmenter, Sample, Target, hide, place_target
+from .disk_cache import DiskCache
 from .images import read_image
-from .store import ImageStore
+from .store import Budget, ImageStore
 from .warp import shift, stretch
 
 WORTH_WORKERS = 500
@@ -57,28 +59,79 @@ def collate(samples: Sequence[Sample], *, ratio: int = 4, exclusive: bool = Fals
 
 
 class TrainDataset(Dataset[Sample]):
-    """Indexed by (epoch, image index)."""
+    """Indexed by what the sampler draws."""
 
-    def __init__(self, records: Sequence[ImageRecord], settings: TrainSettings, cache_bytes: int) -> None:
-        self.augment = Augmenter(records, ImageStore(records, settings.imgsz, cache_bytes), settings)
+    def __init__(self, records: Sequence[ImageRecord], settings: TrainSettings, cache: Budget) -> None:
+        size = sizes_of(settings.imgsz, settings.multi_scale)[-1]
+        disk = DiskCache(cache.folder, size, cache.bytes) if cache.folder else None
+        self.augment = Augmenter(records, ImageStore(records, size, 0 if disk else cache.bytes, disk), settings)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        return self.augment(*key)
+    def __getitem__(self, drawn: Draw) -> Sample:
+        return self.augment(*drawn)
 
 
-class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) in an order that depends on the seed and the epoch only. Set `epoch` before iterating."""
+class Draw(NamedTuple):
+    """One sample to make: image number `image` in `epoch`, as an input of `size` (height, width); with `closed`, no mosaic, mixup and copy-paste."""
 
-    def __init__(self, count: int, batch: int, seed: int) -> None:
-        self.count, self.batch, self.seed, self.epoch = count, batch, seed, 0
+    epoch: int
+    image: int
+    size: tuple[int, int]
+    closed: bool
+
+
+def sizes_of(imgsz: int, share: float) -> list[int]:
+    """Multiples of 32 within imgsz +- share, rising; not under 64, where the coarsest level has a single cell."""
+    low, high = max(imgsz * (1 - share), min(2 * STRIDE, imgsz)), imgsz * (1 + share)
+    return list(range(math.ceil(low / STRIDE) * STRIDE, math.floor(high / STRIDE) * STRIDE + 1, STRIDE))
+
+
+class EpochSampler(Sampler[list[Draw]]):
+    """Batches of an epoch, in an order that depends on the seed and the epoch only.
+
+    Before iterating, set `epoch`; `start`, the first batch to give (a run goes on in the middle of an epoch); and `closed`.
+    shapes: (height, width) of each image for rectangular batches: images of similar shape come together.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        seed: int,
+        imgsz: int = 640,
+        multi_scale: float = 0.0,
+        shapes: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self.count, self.batch, self.seed, self.shapes = count, batch, seed, shapes
+        self.sizes = sizes_of(imgsz, multi_scale)
+        self.epoch, self.start, self.closed = 0, 0, False
 
     def __len__(self) -> int:
         return math.ceil(self.count / self.batch)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Draw]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist()
-        for start in range(0, self.count, self.batch):
-            yield [(self.epoch, i) for i in order[start : start + self.batch]]
+        rng = np.random.default_rng((self.seed, self.epoch, self.count))  # samples use the numbers below
+        if self.shapes:
+            order.sort(key=lambda i: self._aspect(i))
+        batches = [order[start : start + self.batch] for start in range(0, self.count, self.batch)]
+        if self.shapes:
+            rng.shuffle(batches)
+        sizes = rng.choice(self.sizes, len(batches)).tolist()
+        for indices, size in list(zip(batches, sizes, strict=True))[self.start :]:
+            shape = self._shape(indices, size)
+            yield [Draw(self.epoch, i, shape, self.closed) for i in indices]
+
+    def _aspect(self, index: int) -> float:
+        """Height over width of the padded image, so that images of one padded shape are mixed anew in each epoch."""
+        height, width = self._shape([index], self.sizes[-1])
+        return height / width
+
+    def _shape(self, indices: Sequence[int], size: int) -> tuple[int, int]:
+        """(height, width) into which these images fit at this size."""
+        if not self.shapes:
+            return size, size
+        padded = [letterbox.fit(self.shapes[i], (size, size), stride=STRIDE).size for i in indices]
+        return max(h for h, _ in padded), max(w for _, w in padded)
 
 
 class _Collate:
@@ -88,12 +141,13 @@ class _Collate:
         self.settings = settings
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        return collate(samples, ratio=self.settings.mask_ratio, exclusive=self.settings.overlap_mask)
+        return collate(samples, ratio=self.settings.mask_ratio, exclusive=self.settings.instance_masks == "exclusive")
 
 
-def _one_thread(_: int) -> None:
-    """Loader processes run side by side: one OpenCV thread each."""
+def _start_worker(_: int) -> None:
+    """Loader processes run side by side: one OpenCV thread each. Ctrl-C in a terminal reaches them too; the trainer decides what it means."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Loader(DataLoader[Any]):
@@ -109,10 +163,13 @@ class _Loader(DataLoader[Any]):
             processes = {
                 "multiprocessing_context": context,
                 "persistent_workers": True,
-                "worker_init_fn": _one_thread,
+                "worker_init_fn": _start_worker,
                 "prefetch_factor": 4,
             }
-        super().__init__(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_fn, pin_memory=pin, **processes)
+        own = torch.Generator()  # a loader draws seeds for its processes: not from the generator whose state a run saves
+        super().__init__(
+            dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_fn, pin_memory=pin, generator=own, **processes
+        )
 
     def __iter__(self) -> Any:
         main = sys.modules["__main__"]
@@ -126,12 +183,14 @@ class _Loader(DataLoader[Any]):
 
 
 def train_loader(
-    records: Sequence[ImageRecord], settings: TrainSettings, *, workers: int = 0, cache_bytes: int = 0, pin: bool = False
+    records: Sequence[ImageRecord], settings: TrainSettings, *, workers: int = 0, cache: Budget | None = None, pin: bool = False
 ) -> tuple[DataLoader[Any], EpochSampler]:
-    """The loader of training batches, and the sampler whose `epoch` the trainer sets."""
-    sampler = EpochSampler(len(records), settings.batch, settings.seed)
+    """The loader of training batches, and the sampler whose `epoch` the trainer sets. cache: what all processes together may keep."""
+    s, cache = settings, cache or Budget()
+    shapes = [(r.height, r.width) for r in records] if s.rect else None
+    sampler = EpochSampler(len(records), s.batch, s.seed, s.imgsz, s.multi_scale, shapes)
     workers = min(workers, len(sampler))
-    dataset = TrainDataset(records, settings, cache_bytes // max(workers, 1))
+    dataset = TrainDataset(records, settings, Budget(cache.bytes // max(workers, 1), cache.folder))
     return _Loader(dataset, sampler, workers, _Collate(settings), pin), sampler
 
 

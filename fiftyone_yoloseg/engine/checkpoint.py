@@ -115,6 +115,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         hint = ""
         if match := NEW_MODEL.match(path.name):
             hint = f". We ship no weights (the official ones are AGPL-3.0): use yolov8{match[1]}-seg.yaml for a new network, or give the path of a file that you have"
+        elif path.name == "last.pt" and path.parent.is_dir():
+            hint = ": this run ended before its first epoch was complete, so there is nothing to go on from; start it anew"
         raise CheckpointError(f"{path}: no such file{hint}")
     if is_foreign(path):
         foreign = read_foreign(path)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 from ..errors import SettingsError
+from ..nn.head import HeadOutput
+from ..nn.model import YOLOv8Seg
 
 
 def select_device(name: str | None = None) -> torch.device:
@@ -24,6 +26,38 @@ def select_device(name: str | None = None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise SettingsError(f"device={name!r} is not supported: use cpu, cuda, cuda:1 or a GPU number")
     return device
+
+
+def precision(amp: bool | str, device: torch.device) -> torch.dtype | None:
+    """The type of mixed precision, None for none. true: float16 on a GPU. Raises SettingsError if the device has not got it."""
+    if amp is False or (amp is True and device.type == "cpu"):
+        return None
+    if device.type == "cpu" and amp == "fp16":
+        raise SettingsError("amp=fp16: only on a GPU; on the CPU use amp=bf16 or amp=false")
+    if device.type == "cuda" and amp == "bf16" and not torch.cuda.is_bf16_supported():
+        raise SettingsError(f"amp=bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use amp=fp16")
+    return torch.bfloat16 if amp == "bf16" else torch.float16
+
+
+def compiled(net: YOLOv8Seg) -> Callable[[torch.Tensor], HeadOutput]:
+    """The forward pass of training, compiled at its first call: as a whole, no part is left to run uncompiled unnoticed."""
+    forward: Callable[[torch.Tensor], HeadOutput] = torch.compile(net.heads, fullgraph=True)
+    return forward
+
+
+@contextlib.contextmanager
+def compiling(wanted: bool) -> Iterator[None]:
+    """Around a step of a compiled network: turns a failure of the compiler into a SettingsError."""
+    if not wanted:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).split("\n")[:2])[:300]
+        raise SettingsError(f"compile=true: torch cannot compile the network here ({reason}): train with compile=false") from error
 
 
 def loader_workers(asked: int | None, device: torch.device) -> int:

@@ -67,15 +67,21 @@ def build_optimizer(net: nn.Module, recipe: Recipe, weight_decay: float) -> torc
     ]
     if recipe.optimizer == "SGD":
         return torch.optim.SGD(groups, lr=recipe.lr0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    if recipe.optimizer == "RMSProp":
+        return torch.optim.RMSprop(groups, lr=recipe.lr0, momentum=recipe.momentum)
     kind = torch.optim.Adam if recipe.optimizer == "Adam" else torch.optim.AdamW
     return kind(groups, lr=recipe.lr0, betas=(recipe.momentum, 0.999))
 
 
 class Schedule:
-    """Learning rate, momentum and accumulation of each step; a pure function of the step number."""
+    """Learning rate, momentum and accumulation of each step; a pure function of the step number.
+
+    epochs: over which the rate falls; fewer than the settings' where the time is limited.
+    """
 
     def __init__(self, settings: TrainSettings, recipe: Recipe, steps_per_epoch: int) -> None:
         self.settings, self.recipe, self.steps_per_epoch = settings, recipe, steps_per_epoch
+        self.epochs = settings.epochs
         warmup = round(settings.warmup_epochs * steps_per_epoch)
         self.warmup = max(warmup, WARMUP_STEPS) if settings.warmup_epochs > 0 else 0
         self.accumulate = max(round(recipe.nbs / settings.batch), 1)
@@ -84,8 +90,8 @@ class Schedule:
         """Share of lr0 in this epoch: from 1 down to lrf."""
         s = self.settings
         if s.cos_lr:
-            return (1 + math.cos(math.pi * epoch / s.epochs)) / 2 * (1 - s.lrf) + s.lrf
-        return max(1 - epoch / s.epochs, 0) * (1 - s.lrf) + s.lrf
+            return (1 + math.cos(math.pi * epoch / self.epochs)) / 2 * (1 - s.lrf) + s.lrf
+        return max(1 - epoch / self.epochs, 0) * (1 - s.lrf) + s.lrf
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> int:
         """Set rates and momentum for a step; returns how many batches make one update."""

@@ -54,11 +54,6 @@ class ResultsCsv:
         self._rows: list[Mapping[str, Any]] = list(rows)
         self._write()
 
-    @property
-    def seconds(self) -> float:
-        """Training time of the epochs that are there already."""
-        return float(self._rows[-1]["time"]) if self._rows else 0.0
-
     def add(self, row: Mapping[str, Any]) -> None:
         self._rows.append({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
         self._write()
@@ -66,3 +61,21 @@ class ResultsCsv:
     def _write(self) -> None:
         lines = [",".join(COLUMNS)] + [",".join(str(row.get(column, "")) for column in COLUMNS) for row in self._rows]
         write_text(self.path, "\n".join(lines) + "\n")
+
+
+class Pace:
+    """Mean time of a step. The first one of a session includes the start of the loaders, and counts only if there is no other."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.first = 0, 0.0, 0.0
+
+    def add(self, seconds: float) -> None:
+        if self.count == 0:
+            self.first = seconds
+        else:
+            self.total += seconds
+        self.count += 1
+
+    @property
+    def seconds(self) -> float:
+        return self.total / (self.count - 1) if self.count > 1 else self.first

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,21 +13,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import TrainSettings, ValSettings, parse
-from ..data.load import one_class
-from ..data.loaders import ValBatch, train_loader, val_targets
-from ..errors import CheckpointError, DataError, Stopped, UserError
+from ..config import TrainSettings, ValSettings
+from ..data.loaders import train_loader
+from ..errors import DataError, Stopped, UserError
 from ..nn.head import HeadOutput
 from ..nn.loss import Losses, SegmentationLoss
 from ..nn.model import YOLOv8Seg
-from ..types import Batch, ImageRecord, ModelInfo, Names, ProgressFn, RawOutput, SegmentationData
-from .checkpoint import Checkpoint, fit_to_classes, load_checkpoint, save_checkpoint
-from .devices import deterministic, free_memory, loader_workers, select_device
+from ..types import Batch, ImageRecord, ModelInfo, Names, ProgressFn, SegmentationData
+from .checkpoint import Checkpoint, load_checkpoint
+from .devices import compiled, compiling, deterministic, loader_workers, precision, select_device
+from .memory import with_batch
 from .metrics import Metrics
 from .optim import Average, Schedule, build_optimizer, resolve
-from .runlog import ResultsCsv, new_run_folder, write_yaml
+from .prepare import choose_splits, image_cache, run_folder, starting_network
+from .runlog import Pace, ResultsCsv, write_yaml
+from .state import Position, fingerprint, keep, keep_stopped, restore, resumed_settings, strip
+from .stopping import StopRequests
+from .summary import conclude, describe
 from .torch_backend import TorchBackend
-from .validator import make_loader, validate
+from .validator import LossBackend, make_loader, validate, validate_with_losses
 
 log = logging.getLogger(__name__)
 CLIP = 10.0
@@ -36,7 +39,12 @@ CLIP = 10.0
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Where a training put its files, and how good its best epoch is. epochs: finished ones, of all sessions of the run."""
+    """Where a training put its files, and how good its best epoch is.
+
+    epochs: finished ones, of all sessions of the run. best_epoch: 0 if it was stopped before the first was complete; best.pt then holds
+    the weights as they were. metrics: of best.pt; None without validation images, or if a stopped session had validated none.
+    notes: what the user should know: layers that start anew, what was chosen.
+    """
 
     dir: Path
     best: Path
@@ -46,6 +54,7 @@ class TrainResult:
     best_epoch: int
     seconds_per_step: float
     stopped: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def train(
@@ -59,50 +68,25 @@ def train(
     """Train a network on records and write a run folder.
 
     checkpoint: where to start; a network for other classes keeps every weight that fits. With settings.resume it must be the last.pt of an
-    interrupted run, whose own settings then count. should_stop is asked between steps.
-    Raises DataError without training or validation images, Stopped if stopped before the first epoch was complete.
+    interrupted run, whose own settings then count. should_stop is asked after every step; Ctrl-C, SIGTERM and a file named `stop` in the run
+    folder do the same: the run is saved as it is, and can be resumed from there.
+    Raises DataError without training or validation images.
     """
     if settings.resume:
-        if checkpoint.train is None or checkpoint.path is None:
-            raise CheckpointError(f"{checkpoint.path or 'a new network'}: nothing to resume; give the last.pt of an interrupted run")
-        settings = parse(TrainSettings, {**checkpoint.train_args, "device": settings.device, "resume": True})
-        folder = checkpoint.path.absolute().parent.parent
-    names, training, validation = _splits(data, settings)
-    if settings.resume and list(names.values()) != list(checkpoint.names.values()):
-        raise DataError(
-            f"{data.origin}: its classes are not those of the run in {folder}: start a new run from that checkpoint, without resume"
-        )
-    known = settings.resume or (settings.exist_ok and (settings.project / settings.name).exists())
-    if not settings.resume:
-        folder = new_run_folder(settings.project, settings.name, settings.exist_ok)
-        (folder / "weights").mkdir(exist_ok=True)
-    try:
-        with deterministic(settings.deterministic):
-            trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin)
-            return trainer.run(progress or (lambda share, label: None), should_stop or (lambda: False))
-    except BaseException:
-        if not known and not any((folder / "weights").iterdir()):
-            shutil.rmtree(folder, ignore_errors=True)  # a run that came to nothing leaves nothing behind
-        raise
-
-
-def _splits(data: SegmentationData, settings: TrainSettings) -> tuple[Names, list[ImageRecord], list[ImageRecord]]:
-    """Training and validation records with the classes that the settings ask for."""
-    training, validation = list(data.splits.get("train", ())), list(data.splits.get("val", ()))
-    if not training:
-        raise DataError(f"{data.origin}: the training split has no images")
-    if not any(not r.crowd for image in training for r in image.instances):
-        raise DataError(f"{data.origin}: no training image has an object; is the label field or the label folder the right one?")
-    if not validation and settings.val:
-        raise DataError(f"{data.origin}: the validation split has no images; name one, or train with val=false")
-    if settings.single_cls:
-        data = one_class(data)
-        return dict(data.names), list(data.splits["train"]), list(data.splits.get("val", ()))
-    return data.names, training, validation
+        settings = resumed_settings(checkpoint, settings)
+    names, training, validation = choose_splits(data, settings)
+    last = checkpoint.path if settings.resume else None
+    if last and list(names.values()) != list(checkpoint.names.values()):
+        raise DataError(f"{data.origin}: its classes are not those of the run {last}: start a new run from that checkpoint, without resume")
+    with run_folder(settings, last) as folder, deterministic(settings.deterministic):
+        trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin)
+        return trainer.run(progress or (lambda share, label: None), should_stop or (lambda: False))
 
 
 class Trainer:
     """The state of one run."""
+
+    stop: StopRequests
 
     def __init__(
         self,
@@ -114,26 +98,22 @@ class Trainer:
         folder: Path,
         origin: str,
     ) -> None:
-        self.settings, self.folder, self.names, self.validation = settings, folder, names, validation
+        self.folder, self.names, self.validation = folder, names, validation
         self.device = select_device(settings.device)
+        self.dtype = precision(settings.amp, self.device)
         torch.manual_seed(settings.seed)
         self.origin = checkpoint.origin if checkpoint.trained else "trained from random weights"
-        net, left_out = fit_to_classes(checkpoint, names)
-        if left_out:
-            log.info(
-                "starting from %s for other classes: %d of %d tensors start anew", checkpoint.path, len(left_out), len(net.state_dict())
-            )
-        self.net: YOLOv8Seg = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.net.requires_grad_(True)
-        self.net.head.dfl.requires_grad_(False)
-        for layer in self.net.model[: settings.freeze]:
-            layer.requires_grad_(False)
+        net, self.notes = starting_network(checkpoint, names, settings.freeze)
+        self.order = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.net: YOLOv8Seg = net.to(self.device, memory_format=self.order)  # type: ignore[call-overload]
         self.average = Average(self.net)
+        self.settings, chosen = with_batch(settings, self.net, training, self.device)
+        self.notes += [note for note in (chosen, settings.rect and "rect: mosaic is off") if note]
+        settings = self.settings
 
-        cache = free_memory() // 4 if settings.cache else 0
         self.cuda = self.device.type == "cuda"
-        workers = loader_workers(settings.workers, self.device)
-        self.loader, self.sampler = train_loader(training, settings, workers=workers, cache_bytes=cache, pin=self.cuda)
+        workers, cache = loader_workers(settings.workers, self.device), image_cache(settings, training)
+        self.loader, self.sampler = train_loader(training, settings, workers=workers, cache=cache, pin=self.cuda)
         self.val_loader = make_loader(self._info(), self.device, validation, self._val_settings()) if validation else None
         self.recipe = resolve(settings, len(training), len(names))
         for module in self.net.modules():
@@ -142,22 +122,23 @@ class Trainer:
         self.schedule = Schedule(settings, self.recipe, len(self.sampler))
         decay = settings.weight_decay * settings.batch * self.schedule.accumulate / self.recipe.nbs
         self.optimizer = build_optimizer(self.net, self.recipe, decay)
-        self.amp = settings.amp and self.cuda
-        self.scaler = torch.amp.GradScaler("cuda", enabled=self.amp)
-        self.loss = SegmentationLoss(self.net.head, settings.box, settings.cls, settings.dfl)
-        self.first_epoch, self.best_fitness, self.best_epoch = 0, -math.inf, 0
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.forward: Callable[[torch.Tensor], HeadOutput] = compiled(self.net) if settings.compile else self.net.heads
+        self.loss = self._loss_of(self.net)
+
+        self.at, self.best_fitness, self.best_epoch = Position(mean=torch.zeros(4, device=self.device)), -math.inf, 0
+        self.best_metrics: Metrics | None = None
+        self.data = {"train": fingerprint(training), "val": fingerprint(validation)}
+        self.started = time.monotonic()
         if settings.resume and checkpoint.train is not None:
-            self._restore(checkpoint)
+            restore(self, checkpoint)
+            self.started -= checkpoint.train["seconds"]
+        self.first_epoch = self.at.epoch
         self.results = ResultsCsv(folder / "results.csv", self.first_epoch + 1)
-        self.step_seconds: list[float] = []
+        self.pace = Pace()
         write_yaml(folder / "args.yaml", settings.model_dump(mode="json"))
         write_yaml(folder / "dataset.yaml", {"origin": origin, "train": len(training), "val": len(validation), "names": dict(names)})
-        log.info("%s: %d training and %d validation images, %d classes", origin, len(training), len(validation), len(names))
-        log.info(
-            "YOLOv8%s-seg on %s, images of %d px, %s at lr %g (%s), %d images an update",
-            self.net.size, self.device, settings.imgsz, self.recipe.optimizer, self.recipe.lr0, self.recipe.reason,
-            self.schedule.accumulate * settings.batch,
-        )  # fmt: skip
+        describe(self, training, origin, workers, cache)
 
     @property
     def best(self) -> Path:
@@ -167,86 +148,94 @@ class Trainer:
     def last(self) -> Path:
         return self.folder / "weights" / "last.pt"
 
-    def run(self, progress: ProgressFn, should_stop: Callable[[], bool]) -> TrainResult:
-        s, metrics, epoch, stopped = self.settings, None, self.first_epoch, False
-        start = time.monotonic() - self.results.seconds
-        for epoch in range(self.first_epoch, s.epochs):
-            if epoch == s.epochs - s.close_mosaic and epoch > 0:
-                log.info("epoch %d: mosaic, mixup and copy-paste are off from here on", epoch + 1)
-            try:
-                losses = self._epoch(epoch, progress, should_stop)
-            except Stopped:
-                if epoch == 0:
-                    raise
-                log.info("stopped in epoch %d; %s holds epoch %d", epoch + 1, self.last, epoch)
-                stopped = True
-                break
-            rates = {f"lr/pg{i}": float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
-            row: dict[str, Any] = {"epoch": epoch + 1, **_named("train", losses), **rates}
-            if self.validation and (s.val or epoch == s.epochs - 1):
-                metrics, val_losses = self._validate()
-                row |= {**metrics.results_dict, **_named("val", val_losses)}
-                log.info(
-                    "epoch %d/%d: box %.3f seg %.3f cls %.3f dfl %.3f, box mAP %.3f, mask mAP %.3f",
-                    epoch + 1, s.epochs, *losses, metrics.box.map, metrics.seg.map,
-                )  # fmt: skip
-            self.results.add({**row, "time": time.monotonic() - start})
-            fitness = metrics.fitness if metrics and math.isfinite(metrics.fitness) else 0.0
-            if fitness >= self.best_fitness or not s.val:
-                self.best_fitness, self.best_epoch = fitness, epoch + 1
-                self._save(self.best, metrics)
-            self._save(self.last, metrics, epoch + 1)
-            if s.patience and epoch + 1 - self.best_epoch >= s.patience:
-                log.info("no better epoch since %d: stopping early (patience=%d)", self.best_epoch, s.patience)
-                break
-        done = epoch if stopped else epoch + 1
-        if not stopped:
-            self._finish()
-        final = self._validate_best() if self.validation else None
-        times = self.step_seconds[1:] or self.step_seconds  # the first step includes the start of the loaders
-        seconds = sum(times) / max(len(times), 1)
-        return TrainResult(self.folder, self.best, self.last, final, done, self.best_epoch, seconds, stopped)
+    def seconds(self) -> float:
+        """Time spent on this run, over all its sessions."""
+        return time.monotonic() - self.started
 
-    def _epoch(self, epoch: int, progress: ProgressFn, should_stop: Callable[[], bool]) -> list[float]:
-        """One pass over the training images; returns the mean losses."""
-        s, steps = self.settings, len(self.sampler)
-        self.sampler.epoch = epoch
+    def run(self, progress: ProgressFn, should_stop: Callable[[], bool]) -> TrainResult:
+        s, stopped = self.settings, False
+        self.stop = StopRequests(self.folder, should_stop)
+        with self.stop:
+            for epoch in range(self.first_epoch, s.epochs):
+                try:
+                    losses = self._epoch(epoch, progress)
+                    self._fit_time(epoch + 1)
+                    last = epoch + 1 >= self.schedule.epochs
+                    rates = {f"lr/pg{i}": float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
+                    row: dict[str, Any] = {"epoch": epoch + 1, **_named("train", losses), **rates}
+                    metrics = None
+                    if self.validation and (last or (s.val and (epoch + 1) % s.val_period == 0)):
+                        metrics, val_losses = self._validate()
+                        row |= {**metrics.results_dict, **_named("val", val_losses)}
+                        log.info(
+                            "epoch %d/%d: box %.3f seg %.3f cls %.3f dfl %.3f, box mAP %.3f, mask mAP %.3f",
+                            epoch + 1, self.schedule.epochs, *losses, metrics.box.map, metrics.seg.map,
+                        )  # fmt: skip
+                except Stopped:
+                    keep_stopped(self)
+                    stopped = True
+                    break
+                self.results.add({**row, "time": self.seconds()})
+                self.at = Position(epoch + 1, mean=torch.zeros_like(self.at.mean))
+                keep(self, metrics)
+                if last:
+                    break
+                if metrics and s.patience and epoch + 1 - self.best_epoch >= s.patience:
+                    log.info("no better epoch since %d: stopping early (patience=%d)", self.best_epoch, s.patience)
+                    break
+            if not stopped:
+                strip(self.last)
+            return self._result(stopped)
+
+    def _epoch(self, epoch: int, progress: ProgressFn) -> list[float]:
+        """One pass over the training images, or the rest of one that was interrupted; returns the mean losses. Raises Stopped."""
+        s, at, steps = self.settings, self.at, len(self.sampler)
+        closed = epoch >= self.schedule.epochs - s.close_mosaic
+        if closed and epoch > 0 and not self.sampler.closed:
+            log.info("epoch %d: mosaic, mixup and copy-paste are off from here on", epoch + 1)
+        self.sampler.epoch, self.sampler.start, self.sampler.closed = epoch, at.step, closed
         self.net.train()
         for layer in self.net.model[: s.freeze]:
             layer.eval()  # frozen layers keep their batch-norm statistics too
-        self.optimizer.zero_grad()
-        mean, pending = torch.zeros(4, device=self.device), 0
-        clock = time.perf_counter()
-        for i, batch in enumerate(self.loader):
-            if should_stop():
-                raise Stopped("training was stopped before its first epoch was complete: nothing was saved")
+        clock, label = time.perf_counter(), ""
+        for i, batch in enumerate(self.loader if at.step < steps else (), at.step):
             accumulate = self.schedule.apply(self.optimizer, epoch * steps + i)
             losses = self._backward(batch.to(self.device))
-            mean = (mean * i + losses) / (i + 1)
-            pending += 1
-            if pending >= accumulate or i + 1 == steps:
+            at.mean = (at.mean * i + losses) / (i + 1)
+            at.step, at.pending = i + 1, at.pending + 1
+            if at.pending >= accumulate or i + 1 == steps:
                 self._update()
-                pending = 0
             now = time.perf_counter()
-            self.step_seconds.append(now - clock)
+            self.pace.add(now - clock)
             clock = now
-            done = (epoch - self.first_epoch + (i + 1) / steps) / (s.epochs - self.first_epoch)
-            if i % 10 == 0 or i + 1 == steps:
-                values = mean.tolist()
-                if not all(math.isfinite(v) for v in values):
-                    kept = f"{self.last} holds epoch {epoch}" if epoch else "nothing was saved"
-                    raise UserError(f"the loss became {values} in epoch {epoch + 1}: lower lr0, or train with amp=false; {kept}")
-                label = "box {:.3f} seg {:.3f} cls {:.3f} dfl {:.3f}".format(*values)
-            progress(done, f"epoch {epoch + 1}/{s.epochs} {label}")
-        return mean.tolist()
+            done = (epoch - self.first_epoch + (i + 1) / steps) / (self.schedule.epochs - self.first_epoch)
+            if not label or i % 10 == 0 or i + 1 == steps:
+                label = "box {:.3f} seg {:.3f} cls {:.3f} dfl {:.3f}".format(*self._losses(epoch))
+            progress(min(done, 1.0), f"epoch {epoch + 1}/{self.schedule.epochs} {label}")
+            if self.stop():
+                self._losses(epoch)
+                raise Stopped("stopped between two steps")
+        return self._losses(epoch)
+
+    def _losses(self, epoch: int) -> list[float]:
+        """Mean losses of the epoch so far. Raises UserError if they are no numbers."""
+        values: list[float] = self.at.mean.tolist()
+        if not all(math.isfinite(v) for v in values):
+            kept = f"{self.last} holds epoch {epoch}" if epoch else "nothing was saved in this session"
+            raise UserError(f"the loss became {values} in epoch {epoch + 1}: lower lr0, or train with amp=false; {kept}")
+        return values
 
     def _backward(self, batch: Batch) -> torch.Tensor:
-        images = batch.images.to(memory_format=torch.channels_last).float() / 255
-        with torch.autocast(self.device.type, enabled=self.amp):
-            out = self.net(images)
-        losses = self.loss(out, batch)
-        self.scaler.scale(self.loss.total(losses, len(images))).backward()
+        images = batch.images.to(memory_format=self.order).float() / 255
+        with compiling(self.settings.compile):
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+                out = self.forward(images)
+            losses = self.loss(out, batch)
+            self.scaler.scale(self.loss.total(losses, len(images))).backward()
         return torch.stack(losses).detach()
+
+    def _loss_of(self, net: YOLOv8Seg) -> SegmentationLoss:
+        return SegmentationLoss(net.head, self.settings.box, self.settings.cls, self.settings.dfl)
 
     def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -255,28 +244,29 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad()
         self.average.update(self.net)
+        self.at.pending = 0
+
+    def _fit_time(self, done: int) -> None:
+        """With a limited time: as many epochs as it has room for at the pace of those that are done, and a schedule of that length."""
+        if self.settings.time:
+            fitting = int(self.settings.time * 3600 / (self.seconds() / done))
+            epochs = min(self.settings.epochs, max(done, fitting))
+            if epochs != self.schedule.epochs:
+                log.info("time=%g: room for %d epochs in all", self.settings.time, epochs)
+            self.schedule.epochs = epochs
 
     def _validate(self) -> tuple[Metrics, list[float]]:
         """Metrics and losses of the averaged network."""
-        backend = _LossBackend(self.average.net, self._info(), self.device, half=self.amp)
-        s = self.settings
-        loss = SegmentationLoss(backend.net.head, s.box, s.cls, s.dfl)
-        total, images = torch.zeros(4, device=self.device), 0
-
-        def observe(batch: ValBatch) -> None:
-            nonlocal total, images
-            targets = val_targets(batch, self.validation).to(self.device)
-            total = total + torch.stack(loss(backend.last, targets)) * len(batch.indices)
-            images += len(batch.indices)
-
-        metrics = validate(backend, self.validation, self.names, self._val_settings(), loader=self.val_loader, observer=observe)
-        return metrics, (total / images).tolist()
+        backend = LossBackend(self.average.net, self._info(), self.device, half=self.dtype == torch.float16)
+        loss, check = self._loss_of(backend.net), self.stop.check
+        return validate_with_losses(
+            backend, loss, self.validation, self.names, self._val_settings(), progress=check, loader=self.val_loader
+        )
 
     def _validate_best(self) -> Metrics:
         best = load_checkpoint(self.best)
-        return validate(
-            TorchBackend(best.net, best.info, self.device), self.validation, self.names, self._val_settings(), loader=self.val_loader
-        )
+        backend = TorchBackend(best.net, best.info, self.device)
+        return validate(backend, self.validation, self.names, self._val_settings(), progress=self.stop.check, loader=self.val_loader)
 
     def _val_settings(self) -> ValSettings:
         s = self.settings
@@ -285,61 +275,18 @@ class Trainer:
     def _info(self) -> ModelInfo:
         return ModelInfo(self.names, (self.settings.imgsz, self.settings.imgsz))
 
-    def _save(self, path: Path, metrics: Metrics | None, epoch: int | None = None) -> None:
-        """best.pt holds the averaged network; last.pt, given the number of finished epochs, also what it takes to go on."""
-        state = None
-        if epoch is not None:
-            state = {
-                "epoch": epoch,
-                "weights": self.net.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "updates": self.average.updates,
-                "best_fitness": self.best_fitness,
-                "best_epoch": self.best_epoch,
-            }
-        save_checkpoint(
-            path,
-            self.average.net,
-            names=self.names,
-            imgsz=self.settings.imgsz,
-            train_args=self.settings.model_dump(mode="json"),
-            origin=self.origin,
-            metrics=metrics.results_dict if metrics else None,
-            train=state,
+    def _result(self, stopped: bool) -> TrainResult:
+        metrics = self.best_metrics
+        if self.validation and not stopped:
+            try:
+                metrics = self._validate_best()
+            except Stopped:
+                log.info("stopped while best.pt was validated again; the run is complete")
+        result = TrainResult(
+            self.folder, self.best, self.last, metrics, self.at.epoch, self.best_epoch, self.pace.seconds, stopped, tuple(self.notes)
         )
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.train
-        assert state is not None
-        if state["epoch"] >= self.settings.epochs:
-            raise CheckpointError(f"{checkpoint.path}: this run has finished all its {self.settings.epochs} epochs")
-        self.average.net.load_state_dict(checkpoint.net.state_dict())
-        self.average.updates = state["updates"]
-        self.net.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.first_epoch, self.best_fitness, self.best_epoch = state["epoch"], state["best_fitness"], state["best_epoch"]
-
-    def _finish(self) -> None:
-        """Strip last.pt of what only an unfinished run needs."""
-        last = load_checkpoint(self.last)
-        save_checkpoint(
-            self.last, last.net, names=last.names, imgsz=last.imgsz, train_args=last.train_args, origin=last.origin, metrics=last.metrics
-        )
-
-
-class _LossBackend(TorchBackend):
-    """Remembers the head's output of the last batch, so that losses need no second forward pass."""
-
-    last: HeadOutput
-
-    @torch.inference_mode()
-    def __call__(self, images: torch.Tensor) -> RawOutput:
-        self.last = self.net.heads(images.to(self.device, self.dtype, memory_format=torch.channels_last))
-        raw = self.net.head.decode(self.last)
-        return RawOutput(raw.pred.float(), raw.protos.float())
+        conclude(self, result)
+        return result
 
 
 def _named(prefix: str, losses: list[float]) -> dict[str, float]:

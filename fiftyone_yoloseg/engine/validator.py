@@ -9,13 +9,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..config import ValSettings
-from ..data.loaders import ValBatch, val_loader
+from ..data.loaders import ValBatch, val_loader, val_targets
 from ..errors import DataError
-from ..types import Backend, ImageRecord, ModelInfo, Names, ProgressFn
+from ..nn.head import HeadOutput
+from ..nn.loss import SegmentationLoss
+from ..types import Backend, ImageRecord, ModelInfo, Names, ProgressFn, RawOutput
 from .decode import decode
 from .devices import loader_workers
 from .metrics import CocoScorer, Metrics
 from .predictor import Stopwatch, input_size, run, to_input
+from .torch_backend import TorchBackend
 
 
 def validate(
@@ -59,6 +62,42 @@ def validate(
     metrics = scorer.compute()
     metrics.speed = watch.speed()
     return metrics
+
+
+class LossBackend(TorchBackend):
+    """Remembers the head's output of the last batch, so that losses need no second forward pass."""
+
+    last: HeadOutput
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> RawOutput:
+        self.last = self.net.heads(images.to(self.device, self.dtype, memory_format=torch.channels_last))
+        raw = self.net.head.decode(self.last)
+        return RawOutput(raw.pred.float(), raw.protos.float())
+
+
+def validate_with_losses(
+    backend: LossBackend,
+    loss: SegmentationLoss,
+    records: Sequence[ImageRecord],
+    names: Names,
+    settings: ValSettings,
+    *,
+    progress: ProgressFn,
+    loader: DataLoader[Any] | None,
+) -> tuple[Metrics, list[float]]:
+    """As `validate`, and the mean losses of an image, from the same forward passes. loss: of the backend's network."""
+    total, images = torch.zeros(4, device=backend.device), 0
+
+    def observe(batch: ValBatch) -> None:
+        nonlocal total, images
+        targets = val_targets(batch, records).to(backend.device)
+        total = total + torch.stack(loss(backend.last, targets)) * len(batch.indices)
+        images += len(batch.indices)
+
+    metrics = validate(backend, records, names, settings, progress=progress, loader=loader, observer=observe)
+    losses: list[float] = (total / images).tolist()
+    return metrics, losses
 
 
 def make_loader(info: ModelInfo, device: torch.device, records: Sequence[ImageRecord], settings: ValSettings) -> DataLoader[Any]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.data.augment import PASTE_MAX_COVERED, Augmenter, Sample, Target, copy_paste, jitter_colour, place_target
 from fiftyone_yoloseg.data.loaders import EpochSampler, collate, train_loader, val_loader, val_targets
-from fiftyone_yoloseg.data.store import ImageStore
+from fiftyone_yoloseg.data.store import Budget, ImageStore
 from fiftyone_yoloseg.data.warp import shift, stretch
 from fiftyone_yoloseg.geometry import letterbox, masks
 from fiftyone_yoloseg.types import Batch, ImageRecord, InstanceRecord
@@ -391,7 +391,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(scene: list[ImageRecord]
     batches = {}
     for workers in (0, 2):
         loader, sampler = train_loader(
-            scene, TrainSettings(**{**QUIET, **LIVELY, "imgsz": 96, "batch": 2, "workers": workers}), cache_bytes=1 << 24
+            scene, TrainSettings(**{**QUIET, **LIVELY, "imgsz": 96, "batch": 2, "workers": workers}), cache=Budget(1 << 24)
         )
         batches[workers] = []
         for sampler.epoch in (0, 3):
@@ -408,12 +408,12 @@ def test_epoch_sampler_takes_each_image_once() -> None:
         sampler.epoch = again.epoch = epoch
         batches = list(sampler)
         assert batches == list(again) and len(batches) == len(sampler) == 3 and [len(b) for b in batches] == [4, 4, 3]
-        assert {e for b in batches for e, _ in b} == {epoch}
-        orders.append([i for b in batches for _, i in b])
+        assert {d.epoch for b in batches for d in b} == {epoch}
+        orders.append([d.image for b in batches for d in b])
         assert sorted(orders[-1]) == list(range(11))
     assert orders[0] != orders[1] != orders[2]
     other = EpochSampler(11, 4, seed=4)
-    assert [i for b in other for _, i in b] != orders[0]
+    assert [d.image for b in other for d in b] != orders[0]
 
 
 def test_mosaic_is_closed_in_the_last_epochs(tmp_path: Path) -> None:

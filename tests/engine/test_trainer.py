@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small_runs import At, fresh, options, rows, same
 
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.data.synthetic import write_synthetic
-from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint, new_checkpoint, save_checkpoint
+from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fiftyone_yoloseg.engine.runlog import COLUMNS
 from fiftyone_yoloseg.engine.trainer import Trainer, TrainResult, train
-from fiftyone_yoloseg.errors import CheckpointError, DataError, Stopped, UserError
+from fiftyone_yoloseg.errors import CheckpointError, DataError, UserError
 from fiftyone_yoloseg.types import SegmentationData
 
 STEPS = 2  # an epoch: 8 images in batches of 4
@@ -26,37 +26,6 @@ STEPS = 2  # an epoch: 8 images in batches of 4
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> SegmentationData:
     return write_synthetic(tmp_path_factory.mktemp("data"), train=8, val=3)
-
-
-def options(project: Path, **changes: Any) -> TrainSettings:
-    tiny = {"imgsz": 32, "batch": 4, "epochs": 2, "workers": 0, "device": "cpu", "project": project, "close_mosaic": 1}
-    return TrainSettings(**{**tiny, **changes})
-
-
-def fresh(data: SegmentationData) -> Checkpoint:
-    return new_checkpoint("yolov8n-seg.yaml", dict(data.names))
-
-
-def stop_at(step: int) -> Any:
-    """A should_stop that says yes at that step of the session, counted from 0."""
-    calls = iter(range(10**6))
-    return lambda: next(calls) >= step
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal to the last bit, through dicts and lists."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(v, b[k]) for k, v in a.items())
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -128,34 +97,12 @@ def test_a_second_run_gets_a_folder_of_its_own(data: SegmentationData, finished:
 # resuming
 
 
-def test_resuming_gives_the_same_run_bit_by_bit(data: SegmentationData, tmp_path: Path) -> None:
-    """Without and with an interruption in the second epoch; both then stop in the third, where all of the state can be compared."""
-    straight = train(fresh(data), data, options(tmp_path / "a", epochs=4), should_stop=stop_at(2 * STEPS + 1))
-    broken = train(fresh(data), data, options(tmp_path / "b", epochs=4), should_stop=stop_at(STEPS + 1))
-    assert (straight.stopped, straight.epochs, broken.stopped, broken.epochs) == (True, 2, True, 1)
-    assert [r["epoch"] for r in rows(broken.dir)] == ["1"]
-    resumed = train(load_checkpoint(broken.last), data, TrainSettings(resume=True, device="cpu"), should_stop=stop_at(STEPS + 1))
-    assert (resumed.dir, resumed.epochs, resumed.stopped) == (broken.dir, 2, True)
-    one, other = (torch.load(r.last, weights_only=True) for r in (straight, resumed))
-    assert same(one["model"], other["model"]) and same(one["train"]["weights"], other["train"]["weights"])
-    assert same(one["train"], other["train"]), "optimizer and counters"
-    # both go on to the end
-    ends = [train(load_checkpoint(r.last), data, TrainSettings(resume=True, device="cpu")) for r in (straight, resumed)]
-    assert all((e.epochs, e.stopped) == (4, False) for e in ends)
-    assert same(tensors(ends[0].last), tensors(ends[1].last)) and same(tensors(ends[0].best), tensors(ends[1].best))
-    assert ends[0].best_epoch == ends[1].best_epoch
-    tables = [[{k: v for k, v in row.items() if k != "time"} for row in rows(e.dir)] for e in ends]
-    assert tables[0] == tables[1] and [r["epoch"] for r in tables[0]] == ["1", "2", "3", "4"]
-    times = [float(r["time"]) for r in rows(ends[1].dir)]
-    assert times == sorted(times)
-
-
 def test_what_cannot_be_resumed(data: SegmentationData, finished: TrainResult, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nothing to resume"):
         train(fresh(data), data, options(tmp_path, resume=True))
     with pytest.raises(CheckpointError, match="nothing to resume"):
         train(load_checkpoint(finished.last), data, options(tmp_path, resume=True))
-    stopped = train(fresh(data), data, options(tmp_path, epochs=3), should_stop=stop_at(STEPS))
+    stopped = train(fresh(data), data, options(tmp_path, epochs=3), **At(2, 1).stop)
     before = stopped.last.read_bytes()
     with pytest.raises(DataError, match="classes"):
         train(load_checkpoint(stopped.last), replace(data, names={0: "x", 1: "y", 2: "z"}), TrainSettings(resume=True, device="cpu"))
@@ -281,14 +228,17 @@ def test_validation_images_without_objects(data: SegmentationData, tmp_path: Pat
     assert rows(result.dir)[0]["val/cls_loss"] != ""
 
 
-def test_stopped_before_the_first_epoch_leaves_nothing(data: SegmentationData, tmp_path: Path) -> None:
-    with pytest.raises(Stopped, match="nothing was saved"):
-        train(fresh(data), data, options(tmp_path / "runs"), should_stop=stop_at(1))
+def test_a_run_that_came_to_nothing_leaves_nothing(data: SegmentationData, tmp_path: Path) -> None:
+    def interrupt(share: float, label: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(data), data, options(tmp_path / "runs"), progress=interrupt)
     assert list((tmp_path / "runs").iterdir()) == []
     (tmp_path / "runs" / "mine").mkdir()
     (tmp_path / "runs" / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(Stopped):
-        train(fresh(data), data, options(tmp_path / "runs", name="mine", exist_ok=True), should_stop=stop_at(0))
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(data), data, options(tmp_path / "runs", name="mine", exist_ok=True), progress=interrupt)
     assert (tmp_path / "runs" / "mine" / "notes.txt").read_text() == "keep", "a folder that was there stays"
 
 

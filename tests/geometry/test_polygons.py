@@ -277,7 +277,7 @@ def test_coco_round_trip(test_data: Path) -> None:
             edge.append(coco_fill(edges, height, width) == mask and polygon_to_mask(edges, height, width) == mask)
     assert len(own) == 1503 and all(own) and all(edge)
     assert np.mean(plain) >= 0.998
-    assert np.min(plain) >= 0.899  # one object of 152 pixels in three parts needs 17 pixels of bridge
+    assert np.min(plain) >= 0.9  # one object of 152 pixels in three parts needs 16 pixels of bridge
 
 
 def test_coco_polygons_read_from_text_as_pycocotools_reads_the_originals(test_data: Path) -> None:
