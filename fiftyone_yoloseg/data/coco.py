@@ -18,6 +18,7 @@ from ..geometry.rasterize import polygons_to_mask
 from ..types import CropMask, ImageRecord, InstanceRecord, Names, SegmentationData
 from .files import read_text
 from .images import image_size
+from .packed import pack
 
 Missing = Literal["error", "skip"]
 SHOWN = 5
@@ -115,7 +116,7 @@ def _records(data: dict[str, Any], path: Path, folder: Path, categories: dict[in
         if (image.get("height") or height, image.get("width") or width) != (height, width):
             declared = f"{image.get('width')} x {image.get('height')}"
             raise DataError(f"{folder / name}: is {width} x {height} pixels but {path.name} says {declared}; was it resized or turned?")
-        objects = tuple(_instance(a, path, height, width, classes) for a in annotations[image["id"]])
+        objects = pack(_instance(a, path, height, width, classes) for a in annotations[image["id"]])
         records.append(ImageRecord(folder / name, height, width, objects))
     if absent and (missing == "error" or not records):
         names = ", ".join(absent[:SHOWN]) + (", ..." if len(absent) > SHOWN else "")

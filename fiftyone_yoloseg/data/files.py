@@ -27,9 +27,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text, with or without a BOM. Raises DataError naming the file."""
+    """UTF-8 text, with or without a BOM; every line end is \\n. Raises DataError naming the file."""
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start + 1})") from None
     except OSError as error:

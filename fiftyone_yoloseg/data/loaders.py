@@ -1,14 +1,8 @@
-"""Batches for training and for validation.
-
-Loader processes are started from a clean server process, never forked from ours: a fork of a process whose OpenCV, database or OpenMP
-threads are running can hang for ever (seen).
-"""
+"""Batches for training and for validation."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +18,7 @@ from ..geometry.letterbox import Letterbox
 from ..types import Batch, ImageRecord
 from .augment import Augmenter, Sample, Target, hide, place_target
 from .images import read_image
+from .processes import context, one_thread, without_main
 from .store import ImageStore
 from .warp import shift, stretch
 
@@ -91,38 +86,23 @@ class _Collate:
         return collate(samples, ratio=self.settings.mask_ratio, exclusive=self.settings.overlap_mask)
 
 
-def _one_thread(_: int) -> None:
-    """Loader processes run side by side: one OpenCV thread each."""
-    cv2.setNumThreads(1)
-
-
 class _Loader(DataLoader[Any]):
     """Starts its processes without importing the user's script into them, so that a script needs no __main__ guard."""
 
     def __init__(self, dataset: Dataset[Any], batches: Any, workers: int, collate_fn: Any, pin: bool) -> None:
         processes: dict[str, Any] = {}
         if workers:
-            method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-            context = multiprocessing.get_context(method)
-            if method == "forkserver":
-                context.set_forkserver_preload([__name__])  # imports torch once, not once a worker
             processes = {
-                "multiprocessing_context": context,
+                "multiprocessing_context": context(),
                 "persistent_workers": True,
-                "worker_init_fn": _one_thread,
+                "worker_init_fn": one_thread,
                 "prefetch_factor": 4,
             }
         super().__init__(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_fn, pin_memory=pin, **processes)
 
     def __iter__(self) -> Any:
-        main = sys.modules["__main__"]
-        hidden: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
-        main.__spec__ = None  # multiprocessing reads it
-        try:
+        with without_main():
             return super().__iter__()
-        finally:
-            del main.__spec__
-            main.__dict__.update(hidden)
 
 
 def train_loader(
