@@ -61,12 +61,15 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image and its objects. height, width: size in image pixels. source_id: FiftyOne sample id, if any."""
+    """One image and its objects. height, width: size in image pixels. source_id: FiftyOne sample id, if any.
+
+    instances: a tuple, or `data.packed.PackedInstances`, which makes its records anew each time it is read.
+    """
 
     path: Path
     height: int
     width: int
-    instances: tuple[InstanceRecord, ...] = ()
+    instances: Sequence[InstanceRecord] = ()
     source_id: str | None = None
 
 

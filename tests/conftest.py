@@ -22,6 +22,15 @@ def unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Scans are cached in a temporary folder, also those of processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("YOLOSEG_CACHE_DIR", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The shared data sets (shapes, coco_tiny, peer); tests that need them are skipped where they are absent."""
@@ -125,11 +134,3 @@ def lively_file(tmp_path_factory: pytest.TempPathFactory, lively_checkpoint: Che
         path, lively_checkpoint.net, names=lively_checkpoint.names, imgsz=lively_checkpoint.imgsz, train_args={}, origin="a test"
     )
     return path
-
-
-@pytest.fixture(autouse=True, scope="session")
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Our cache folder, apart from the user's."""
-    folder = tmp_path_factory.mktemp("cache")
-    os.environ["YOLOSEG_CACHE_DIR"] = str(folder)
-    return folder

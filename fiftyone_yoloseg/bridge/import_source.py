@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,8 @@ class Source:
     names: Names
     images: dict[str, list[Path]] = field(default_factory=dict)
     labels: list[Path] = field(default_factory=list)
+    label_of: Mapping[Path, Path] = field(default_factory=dict)
+    """Image -> label file, where the yaml lists them."""
 
     @property
     def folder(self) -> Path:
@@ -91,7 +93,8 @@ def open_source(source: str | Path, classes: Sequence[str] | None = None, splits
     if classes is not None:
         raise DataError(f"classes=: {yaml} has the class names; give classes for a bare folder of label files only")
     read = read_dataset_yaml(yaml, splits)
-    return Source(yaml, read.names, {split: [_absolute(p) for p in images] for split, images in read.splits.items()})
+    images = {split: [_absolute(p) for p in found] for split, found in read.splits.items()}
+    return Source(yaml, read.names, images, label_of={_absolute(image): label for image, label in read.labels.items()})
 
 
 def _bare_folder(folder: Path, classes: Sequence[str] | None, splits: Sequence[str] | None) -> Source:
@@ -122,10 +125,10 @@ def make_plan(source: Source, dataset: Any | None) -> Plan:
                 listed[image] = (*listed.get(image, ()), split)
     for file in (file for file, n in Counter(files).items() if n > 1 and Path(file) in listed):
         raise DataError(f"{file}: two samples have this image, and it cannot be told which one is meant: delete one of them")
-    if not any(find_label(image).exists() for image in listed):
+    if not any((source.label_of.get(image) or find_label(image)).exists() for image in listed):
         first = next(iter(listed))
         raise DataError(f"{source.path}: none of {len(listed)} images has a label file; expected files such as {find_label(first)}")
-    return Plan([Item(image, None, splits, known.get(str(image))) for image, splits in listed.items()])
+    return Plan([Item(image, source.label_of.get(image), splits, known.get(str(image))) for image, splits in listed.items()])
 
 
 def _match_stems(source: Source, files: Sequence[str], ids: Sequence[str]) -> Plan:

@@ -64,17 +64,16 @@ def _from_yaml(path: Path) -> Source:
     yaml = read_dataset_yaml(path)
 
     def read(split: str) -> Callable[[Path], Entry]:
-        return lambda image: _entry(image, split, len(yaml.names))
+        return lambda image: _entry(image, yaml.labels.get(image) or find_label(image), split, len(yaml.names))
 
     stream = chain.from_iterable(in_threads(read(split), images) for split, images in yaml.splits.items())
     return yaml.names, stream, {split: len(images) for split, images in yaml.splits.items()}
 
 
-def _entry(image: Path, split: str, nc: int) -> Entry:
+def _entry(image: Path, path: Path, split: str, nc: int) -> Entry:
     file = look_at(str(image))
     if file.size is None:
         return Entry(str(image), file, None, split)
-    path = find_label(image)
     labels = read_label_file(path, *file.size, nc)
     problems = []
     for problem in labels.problems:

@@ -19,6 +19,7 @@ from ..geometry.rasterize import polygons_to_mask
 from ..types import CropMask, ImageRecord, InstanceRecord, Names, SegmentationData
 from .files import read_text
 from .images import image_size
+from .packed import pack
 
 Missing = Literal["error", "skip"]
 Refused = Callable[[Path, "dict[str, Any] | None", DataError], None]
@@ -135,7 +136,7 @@ def _records(
                 if refused is None:
                     raise
                 refused(folder / name, annotation, error)
-        records.append(ImageRecord(folder / name, height, width, tuple(objects)))
+        records.append(ImageRecord(folder / name, height, width, pack(objects)))
     if absent and (missing == "error" or not records):
         names = ", ".join(absent[:SHOWN]) + (", ..." if len(absent) > SHOWN else "")
         raise DataError(f"{path}: {len(absent)} of {len(data['images'])} images are missing in {folder}: {names}")

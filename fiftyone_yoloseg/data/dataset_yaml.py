@@ -6,9 +6,10 @@ Keys: path (root folder), train, val (or validation), test, names, nc. An entry 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from reprlib import repr as short  # a few aliases can stand for more text than there is memory
 from typing import Any
 
 import yaml
@@ -33,6 +34,18 @@ class DatasetYaml:
     splits: dict[str, list[Path]]
     download: bool = False
     """Whether the file has a download entry. It is never run."""
+    lists: tuple[Path, ...] = ()
+    """The .txt lists of images that were followed."""
+    labels: Mapping[Path, Path] = field(default_factory=dict)
+    """Image -> label file, where the yaml lists them (see `write_dataset_yaml`)."""
+
+    def places(self) -> dict[Path, str]:
+        """Where each listed image is named: "list:line". The lists are read again, since few ask."""
+        found: dict[Path, str] = {}
+        for path in self.lists:
+            for number, image in _lines(path, self.root):
+                found.setdefault(image, f"{path}:{number}")
+        return found
 
 
 def read_dataset_yaml(path: Path | str, splits: Sequence[str] | None = None) -> DatasetYaml:
@@ -51,25 +64,48 @@ def read_dataset_yaml(path: Path | str, splits: Sequence[str] | None = None) -> 
             raise DataError(f"{path}: has no {split!r} entry; it has {', '.join(entries)}")
     root = data.get("path")
     if root is not None and not isinstance(root, str):
-        raise DataError(f"{path}: path must be a folder, not {root!r}")
+        raise DataError(f"{path}: path must be a folder, not {short(root)}")
     root = path.parent / (root or "")
     if not root.is_dir():  # a path of the author's machine: the images are often beside the yaml
         root = path.parent
     wanted = [split for split in SPLITS if split in (entries if splits is None else splits)]
     try:
-        found = {split: _images(entries[split], root, path, split) for split in wanted}
+        lists: dict[Path, None] = {}
+        found = {split: _images(entries[split], root, path, split, lists) for split in wanted}
     except DataError as error:
         if data.get("download"):
             raise DataError(f"{error}. {NO_DOWNLOAD}") from None
         raise
-    return DatasetYaml(path, names, root, found, bool(data.get("download")))
+    labels = _listed_labels(data.get("labels"), {split: entries[split] for split in wanted}, root, path)
+    return DatasetYaml(path, names, root, found, bool(data.get("download")), tuple(lists), labels)
+
+
+def _listed_labels(raw: Any, entries: Mapping[str, Any], root: Path, yaml_path: Path) -> dict[Path, Path]:
+    """`labels: {split: list file}`: line by line the label files of the split's own list of images. Anything else is somebody else's key."""
+    found: dict[Path, Path] = {}
+    if not isinstance(raw, dict):
+        return found
+    for split, entry in entries.items():
+        images, labels = entry, raw.get(split)
+        if not (isinstance(images, str) and isinstance(labels, str) and images.endswith(".txt") and labels.endswith(".txt")):
+            continue
+        files = [[file for _, file in _lines(_locate(name, root, yaml_path, split), root)] for name in (images, labels)]
+        if len(files[0]) != len(files[1]):
+            raise DataError(f"{yaml_path}: {split}: {images} lists {len(files[0])} images but {labels} {len(files[1])} label files")
+        found.update(zip(*files, strict=True))
+    return found
 
 
 def _load(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise DataError(f"{path}: is a folder; give the dataset.yaml in it")
+    text = read_text(path)
     try:
-        data = yaml.safe_load(read_text(path))
+        for event in yaml.parse(text):  # merges copy, and copies of copies fill the memory; aliases do not
+            if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.style is None:
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise DataError(f"{path}:{line}: merge keys (<<) are not read; write the keys out")
+        data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
@@ -87,24 +123,34 @@ def read_names(data: Mapping[str, Any], path: Path) -> Names:
     if not isinstance(raw, dict) or not raw:
         raise DataError(f"{path}: has no names; write them as a list or as index: name")
     try:
-        names = {int(index): str(name) for index, name in raw.items()}
+        names = {int(index): str(name) for index, name in raw.items() if not isinstance(name, (list, dict))}
     except (TypeError, ValueError):
-        raise DataError(f"{path}: names must be a list or index: name, got {raw!r}"[:300]) from None
+        raise DataError(f"{path}: names must be a list or index: name, got {short(raw)}") from None
+    if len(names) != len(raw):
+        raise DataError(f"{path}: names must have one name an index, got {short(raw)}")
     if sorted(names) != list(range(len(raw))):
         raise DataError(f"{path}: class indices in names must be 0..{len(raw) - 1} without gaps, got {sorted(names)}"[:300])
     nc = data.get("nc", len(names))
     if nc != len(names):
-        raise DataError(f"{path}: nc is {nc} but names has {len(names)} classes")
+        raise DataError(f"{path}: nc is {short(nc)} but names has {len(names)} classes")
+    first: dict[str, int] = {}
+    for index, name in sorted(names.items()):
+        if first.setdefault(name, index) != index:
+            raise DataError(
+                f"{path}: classes {first[name]} and {index} are both called {short(name)}: nothing could tell their objects apart;"
+                " give each a name of its own"
+            )
     return dict(sorted(names.items()))
 
 
-def _images(entry: Any, root: Path, yaml_path: Path, split: str) -> list[Path]:
+def _images(entry: Any, root: Path, yaml_path: Path, split: str, lists: dict[Path, None]) -> list[Path]:
+    """The images of one entry; the lists that it names are added to `lists`."""
     entries = entry if isinstance(entry, list) else [entry]
     found: dict[Path, None] = {}
     for item in entries:
         if not isinstance(item, str):
-            raise DataError(f"{yaml_path}: {split}: {item!r} is not a path")
-        found.update(dict.fromkeys(_one_entry(_locate(item, root, yaml_path, split), root)))
+            raise DataError(f"{yaml_path}: {split}: {short(item)} is not a path")
+        found.update(dict.fromkeys(_one_entry(_locate(item, root, yaml_path, split), root, lists)))
     if not found:
         raise DataError(f"{yaml_path}: {split}: no images in {', '.join(str(_locate(e, root, yaml_path, split)) for e in entries)}")
     return list(found)
@@ -120,16 +166,23 @@ def _locate(item: str, root: Path, yaml_path: Path, split: str) -> Path:
     raise DataError(f"{yaml_path}: {split}: there is no {candidates[0]}")
 
 
-def _one_entry(path: Path, root: Path) -> list[Path]:
+def _one_entry(path: Path, root: Path, lists: dict[Path, None]) -> list[Path]:
     if path.is_dir():
         return list_images(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return [path]
     if path.suffix.lower() != ".txt":
         raise DataError(f"{path}: is neither a folder nor a .txt list of images")
-    lines = [line.strip() for line in read_text(path).splitlines()]
-    # "./" means beside the list; other relative paths start at the root
-    return [path.parent / line[2:] if line.startswith("./") else root / line for line in lines if line and not line.startswith("#")]
+    lists[path] = None
+    return [image for _, image in _lines(path, root)]
+
+
+def _lines(path: Path, root: Path) -> Iterator[tuple[int, Path]]:
+    """Line numbers and images of a list. "./" means beside the list; other relative paths start at the root."""
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        name = line.strip()
+        if name and not name.startswith("#"):
+            yield number, path.parent / name[2:] if name.startswith("./") else root / name
 
 
 def write_dataset_yaml(

@@ -15,19 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from ..errors import SettingsError
 from ..geometry.letterbox import Image, fit
 from ..types import ImageRecord
+from . import files
 
 log = logging.getLogger(__name__)
-VARIABLE = "YOLOSEG_CACHE_DIR"
 
 
 def cache_folder() -> Path:
     """Where decoded images are kept. Raises SettingsError if nothing can be written there."""
-    folder = Path(os.environ.get(VARIABLE) or platformdirs.user_cache_dir("fiftyone-yoloseg")).expanduser().absolute() / "images"
+    folder = files.cache_folder() / "images"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{uuid.uuid4().hex}.tmp"
@@ -35,7 +34,7 @@ def cache_folder() -> Path:
         probe.unlink()
     except OSError as error:
         raise SettingsError(
-            f"cache=disk: cannot write in {folder} ({error.strerror}): set {VARIABLE} to another folder, or use cache=ram"
+            f"cache=disk: cannot write in {folder} ({error.strerror}): set {files.CACHE_VARIABLE} to another folder, or use cache=ram"
         ) from None
     return folder
 

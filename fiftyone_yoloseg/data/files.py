@@ -14,10 +14,12 @@ import platformdirs
 
 from ..errors import DataError
 
+CACHE_VARIABLE = "YOLOSEG_CACHE_DIR"
+
 
 def cache_folder() -> Path:
-    """Where this package keeps what it can make again: YOLOSEG_CACHE_DIR, or the system's cache folder. It need not exist."""
-    return Path(os.environ.get("YOLOSEG_CACHE_DIR") or platformdirs.user_cache_path("fiftyone-yoloseg"))
+    """Where this package keeps what it can make again: by the environment variable above, or the system's cache folder. It need not exist."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_path("fiftyone-yoloseg")).expanduser().absolute()
 
 
 @contextlib.contextmanager
@@ -35,7 +37,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     except filelock.Timeout:
         raise DataError(f"'{folder}' is being written by another process: wait until it has ended, or give another folder") from None
     except OSError as error:
-        raise DataError(f"{locks}: cannot be written: {error.strerror or error}; set YOLOSEG_CACHE_DIR to a folder that can") from error
+        raise DataError(f"{locks}: cannot be written: {error.strerror or error}; set {CACHE_VARIABLE} to a folder that can") from error
     try:
         yield
     finally:
@@ -59,9 +61,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text, with or without a BOM. Raises DataError naming the file."""
+    """UTF-8 text, with or without a BOM; every line end is \\n. Raises DataError naming the file."""
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start + 1})") from None
     except OSError as error:

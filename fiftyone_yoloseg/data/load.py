@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import DataError
 from ..types import ProgressFn, SegmentationData
 from .coco import load_coco
+from .packed import pack
 from .scan import scan_dataset
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def yaml_in(folder: Path) -> Path | None:
 def one_class(data: SegmentationData) -> SegmentationData:
     """The same objects, all of one class: what `single_cls` asks for."""
     merged = {
-        split: [replace(image, instances=tuple(replace(r, cls=0) for r in image.instances)) for image in images]
+        split: [replace(image, instances=pack(replace(r, cls=0) for r in image.instances)) for image in images]
         for split, images in data.splits.items()
     }
     return SegmentationData({0: "object"}, merged, data.origin)

@@ -1,15 +1,9 @@
-"""Batches for training and for validation.
-
-Loader processes are started from a clean server process, never forked from ours: a fork of a process whose OpenCV, database or OpenMP
-threads are running can hang for ever (seen).
-"""
+"""Batches for training and for validation."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +20,7 @@ from ..types import Batch, ImageRecord
 from .augment import Augmenter, Sample, Target, hide, place_target
 from .disk_cache import DiskCache
 from .images import read_image
+from .processes import context, one_thread, without_main
 from .store import Budget, ImageStore
 from .warp import shift, stretch
 
@@ -146,7 +141,7 @@ class _Collate:
 
 def _start_worker(_: int) -> None:
     """Loader processes run side by side: one OpenCV thread each. Ctrl-C in a terminal reaches them too; the trainer decides what it means."""
-    cv2.setNumThreads(1)
+    one_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -156,12 +151,8 @@ class _Loader(DataLoader[Any]):
     def __init__(self, dataset: Dataset[Any], batches: Any, workers: int, collate_fn: Any, pin: bool) -> None:
         processes: dict[str, Any] = {}
         if workers:
-            method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-            context = multiprocessing.get_context(method)
-            if method == "forkserver":
-                context.set_forkserver_preload([__name__])  # imports torch once, not once a worker
             processes = {
-                "multiprocessing_context": context,
+                "multiprocessing_context": context(),
                 "persistent_workers": True,
                 "worker_init_fn": _start_worker,
                 "prefetch_factor": 4,
@@ -172,14 +163,8 @@ class _Loader(DataLoader[Any]):
         )
 
     def __iter__(self) -> Any:
-        main = sys.modules["__main__"]
-        hidden: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
-        main.__spec__ = None  # multiprocessing reads it
-        try:
+        with without_main():
             return super().__iter__()
-        finally:
-            del main.__spec__
-            main.__dict__.update(hidden)
 
 
 def train_loader(

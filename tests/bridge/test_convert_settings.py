@@ -20,8 +20,11 @@ fo = pytest.importorskip("fiftyone")
 from fiftyone_yoloseg.bridge.conversion import manifest, media  # noqa: E402
 from fiftyone_yoloseg.bridge.conversion import work as module  # noqa: E402
 from fiftyone_yoloseg.bridge.convert import MARKER, convert  # noqa: E402
+from fiftyone_yoloseg.bridge.import_labels import import_labels  # noqa: E402
+from fiftyone_yoloseg.bridge.read import view_records  # noqa: E402
 from fiftyone_yoloseg.data.dataset_yaml import read_dataset_yaml  # noqa: E402
 from fiftyone_yoloseg.data.files import folder_lock  # noqa: E402
+from fiftyone_yoloseg.data.scan import scan_dataset  # noqa: E402
 from fiftyone_yoloseg.errors import DataError, FidelityError, SettingsError  # noqa: E402
 
 RING = np.ones((12, 12), bool)
@@ -87,6 +90,16 @@ def test_a_reference_folder_has_no_images(dataset: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "images").exists() and len(rows(tmp_path / "out")) == 6
     yaml = read_dataset_yaml(report.dataset_yaml)
     assert [str(p) for p in yaml.splits["train"]] == dataset.match_tags("train").values("filepath")
+    data, found = scan_dataset(report.dataset_yaml)
+    assert found.objects == 18 and found.problems == [] and not list((tmp_path / "images").glob("*.txt"))
+    wanted = {r.path: [i.mask for i in r.instances] for r in view_records(dataset, "ground_truth", report.classes).records}
+    assert {r.path: [i.mask for i in r.instances] for r in [*data.splits["train"], *data.splits["val"]]} == wanted
+    back = import_labels(report.dataset_yaml, "reference-back")
+    assert back.count("ground_truth.detections") == 18
+    back.delete()
+    (tmp_path / "out" / "val.labels.txt").write_text("")
+    with pytest.raises(DataError, match="lists 2 images but val.labels.txt 0 label files"):
+        scan_dataset(report.dataset_yaml)
 
 
 def test_merged_and_left_out_classes(dataset: Any, tmp_path: Path) -> None:
