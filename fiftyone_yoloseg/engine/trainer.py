@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from ..errors import CheckpointError, DataError, Stopped, UserError
 from ..nn.head import HeadOutput
 from ..nn.loss import Losses, SegmentationLoss
 from ..nn.model import YOLOv8Seg
-from ..types import Batch, ImageRecord, ModelInfo, Names, ProgressFn, RawOutput, SegmentationData
+from ..types import Batch, ImageRecord, Instances, ModelInfo, Names, ProgressFn, RawOutput, SegmentationData
 from .checkpoint import Checkpoint, fit_to_classes, load_checkpoint, save_checkpoint
 from .devices import deterministic, free_memory, loader_workers, select_device
+from .events import EpochInfo, Listeners, RunEnd, RunInfo, TrainingListener, calm_phase, default_listeners
 from .metrics import Metrics
 from .optim import Average, Schedule, build_optimizer, resolve
 from .runlog import ResultsCsv, new_run_folder, write_yaml
@@ -32,6 +33,7 @@ from .validator import make_loader, validate
 
 log = logging.getLogger(__name__)
 CLIP = 10.0
+PICTURED = 3  # first training batches that listeners get
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,12 @@ def train(
     *,
     progress: ProgressFn | None = None,
     should_stop: Callable[[], bool] | None = None,
+    listeners: Sequence[TrainingListener] = (),
 ) -> TrainResult:
     """Train a network on records and write a run folder.
 
     checkpoint: where to start; a network for other classes keeps every weight that fits. With settings.resume it must be the last.pt of an
-    interrupted run, whose own settings then count. should_stop is asked between steps.
+    interrupted run, whose own settings then count. should_stop is asked between steps. listeners are told what happens, beside those of settings.plots and settings.loggers.
     Raises DataError without training or validation images, Stopped if stopped before the first epoch was complete.
     """
     if settings.resume:
@@ -72,15 +75,20 @@ def train(
         raise DataError(
             f"{data.origin}: its classes are not those of the run in {folder}: start a new run from that checkpoint, without resume"
         )
+    told = Listeners([*default_listeners(settings), *listeners])
     known = settings.resume or (settings.exist_ok and (settings.project / settings.name).exists())
     if not settings.resume:
         folder = new_run_folder(settings.project, settings.name, settings.exist_ok)
         (folder / "weights").mkdir(exist_ok=True)
     try:
         with deterministic(settings.deterministic):
-            trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin)
-            return trainer.run(progress or (lambda share, label: None), should_stop or (lambda: False))
-    except BaseException:
+            trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin, told)
+            told.on_run_start(RunInfo(folder, settings, names, training, validation, trainer.first_epoch + 1))
+            result = trainer.run(progress or (lambda share, label: None), should_stop or (lambda: False))
+        told.on_run_end(RunEnd(result, trainer.found))
+        return result
+    except BaseException as error:
+        told.on_run_failed(error)
         if not known and not any((folder / "weights").iterdir()):
             shutil.rmtree(folder, ignore_errors=True)  # a run that came to nothing leaves nothing behind
         raise
@@ -113,7 +121,9 @@ class Trainer:
         settings: TrainSettings,
         folder: Path,
         origin: str,
+        listeners: Listeners,
     ) -> None:
+        self.listeners, self.found = listeners, dict[int, Instances]()
         self.settings, self.folder, self.names, self.validation = settings, folder, names, validation
         self.device = select_device(settings.device)
         torch.manual_seed(settings.seed)
@@ -169,10 +179,11 @@ class Trainer:
 
     def run(self, progress: ProgressFn, should_stop: Callable[[], bool]) -> TrainResult:
         s, metrics, epoch, stopped = self.settings, None, self.first_epoch, False
-        start = time.monotonic() - self.results.seconds
+        start, calm = time.monotonic() - self.results.seconds, calm_phase(s)
         for epoch in range(self.first_epoch, s.epochs):
-            if epoch == s.epochs - s.close_mosaic and epoch > 0:
-                log.info("epoch %d: mosaic, mixup and copy-paste are off from here on", epoch + 1)
+            if calm and epoch == max(calm.epoch - 1, self.first_epoch):
+                log.info("epoch %d: %s from here on", calm.epoch, calm.what)
+                self.listeners.on_phase(calm)
             try:
                 losses = self._epoch(epoch, progress, should_stop)
             except Stopped:
@@ -196,6 +207,7 @@ class Trainer:
                 self.best_fitness, self.best_epoch = fitness, epoch + 1
                 self._save(self.best, metrics)
             self._save(self.last, metrics, epoch + 1)
+            self.listeners.on_epoch_end(EpochInfo(epoch + 1, s.epochs, row, metrics, self.best_epoch == epoch + 1))
             if s.patience and epoch + 1 - self.best_epoch >= s.patience:
                 log.info("no better epoch since %d: stopping early (patience=%d)", self.best_epoch, s.patience)
                 break
@@ -220,6 +232,10 @@ class Trainer:
         for i, batch in enumerate(self.loader):
             if should_stop():
                 raise Stopped("training was stopped before its first epoch was complete: nothing was saved")
+            if epoch == 0 and i < PICTURED:
+                before = time.perf_counter()
+                self.listeners.on_batch(i, batch)
+                clock += time.perf_counter() - before  # drawing is no part of a step
             accumulate = self.schedule.apply(self.optimizer, epoch * steps + i)
             losses = self._backward(batch.to(self.device))
             mean = (mean * i + losses) / (i + 1)
@@ -275,8 +291,9 @@ class Trainer:
     def _validate_best(self) -> Metrics:
         best = load_checkpoint(self.best)
         return validate(
-            TorchBackend(best.net, best.info, self.device), self.validation, self.names, self._val_settings(), loader=self.val_loader
-        )
+            TorchBackend(best.net, best.info, self.device), self.validation, self.names, self._val_settings(), loader=self.val_loader,
+            on_image=self.found.__setitem__,
+        )  # fmt: skip
 
     def _val_settings(self) -> ValSettings:
         s = self.settings
