@@ -27,7 +27,8 @@ _DPI = 100
 
 def figure(width: int, height: int, title: str) -> Figure:
     """A figure of so many pixels; constrained layout keeps texts apart."""
-    made = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white", layout="constrained")
+    made = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+    made.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)  # inches
     FigureCanvasAgg(made)
     made.suptitle(title, fontsize=12, x=0.01, ha="left", fontweight="bold")
     return made
@@ -55,7 +56,15 @@ def save(made: Figure, path: Path) -> None:
 
 
 def short(name: str, length: int = 18) -> str:
+    """One line of at most so many characters."""
+    name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def plain(name: str) -> str:
+    """A short name as matplotlib will show it: no formula between dollars, and no underscore first, which hides it from legends."""
+    name = short(name).replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
 
 
 def largest(counts: npt.NDArray[np.int64], most: int = MOST) -> tuple[list[int], list[int]]:
@@ -67,4 +76,4 @@ def largest(counts: npt.NDArray[np.int64], most: int = MOST) -> tuple[list[int],
 
 
 def class_labels(names: Names, shown: Sequence[int], others: Sequence[int]) -> list[str]:
-    return [short(names[i]) for i in shown] + ([f"{len(others)} others"] if others else [])
+    return [plain(names[i]) for i in shown] + ([f"{len(others)} others"] if others else [])

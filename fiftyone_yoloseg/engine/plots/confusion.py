@@ -11,7 +11,7 @@ from ...types import Names
 from ..matching import Integers
 from .canvas import class_labels, dress, figure, largest, save
 
-_CELL, _MARGIN = 38, 300  # pixels
+_CELL, _MARGIN, _LETTER = 38, 300, 7.5  # pixels
 
 
 def condense(counts: Integers, most: int | None = None) -> tuple[Integers, list[int], list[int]]:
@@ -36,16 +36,17 @@ def plot_confusion(counts: Integers, names: Names, conf: float, path: Path, *, n
     small, shown, others = condense(counts)
     values, n = shares(small), len(small)
     labels = class_labels(names, shown, others)
-    side = max(n * _CELL, 360)
+    longest = max(len(label) for label in (*labels, "nothing found"))
+    side = max(n * _CELL, 440)
     what = "shares of each row" if normalized else "objects"
     made = figure(side + _MARGIN, side + _MARGIN - 60, f"Confusions at mask IoU 0.5 and confidence {conf:.3f}: {what}")
     axes = made.subplots()
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(small > 0):
-        text = _share(values[row, column]) if normalized else str(small[row, column])
+        text = _share(values[row, column]) if normalized else _count(int(small[row, column]))
         colour = "white" if values[row, column] > 0.55 else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=7.5 if n > 12 else 10, color=colour)
-    axes.set_xticks(range(n), [*labels, "nothing found"], rotation=90 if n > 6 else 0)
+    axes.set_xticks(range(n), [*labels, "nothing found"], rotation=90 if longest * _LETTER > side / n else 0)
     axes.set_yticks(range(n), [*labels, "no object"])
     axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
@@ -61,3 +62,7 @@ def plot_confusion(counts: Integers, names: Names, conf: float, path: Path, *, n
 
 def _share(value: float) -> str:
     return "<.01" if value < 0.005 else f"{value:.2f}".removeprefix("0")
+
+
+def _count(n: int) -> str:
+    return str(n) if n < 10_000 else f"{n / 1e3:.0f}k" if n < 1_000_000 else f"{n / 1e6:.1f}M" if n < 10_000_000 else f"{n / 1e6:.0f}M"

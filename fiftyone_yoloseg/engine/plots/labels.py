@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
+from matplotlib.ticker import MaxNLocator
 
 from ...geometry import masks
 from ...types import ImageRecord, Names
@@ -83,7 +84,7 @@ def _heat(axes: Axes, points: npt.NDArray[np.float64], title: str, x: str, y: st
     counts, *_ = np.histogram2d(points[:, 1], points[:, 0], bins=bins, range=((0, 1), (0, 1)))
     image = axes.imshow(counts, origin="lower", extent=(0, 1, 0, 1), norm=PowerNorm(0.5), cmap="cividis", interpolation="nearest")
     dress(axes, title, x, y, grid=False)
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85)
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, ticks=MaxNLocator(5, integer=True))
     bar.set_label("objects in a cell", fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
 
