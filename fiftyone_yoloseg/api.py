@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -24,6 +24,7 @@ from .results import Results
 from .types import Backend, Names
 
 if TYPE_CHECKING:
+    from .engine.events import TrainingListener
     from .export.base import ExportReport
 
 log = logging.getLogger(__name__)
@@ -62,10 +63,12 @@ class YOLO:
         """Class index -> name."""
         return self.checkpoint.names if self.checkpoint else self._backend(None).info.names
 
-    def train(self, *, should_stop: Callable[[], bool] | None = None, **settings: Any) -> TrainResult:
+    def train(
+        self, *, should_stop: Callable[[], bool] | None = None, listeners: Sequence[TrainingListener] = (), **settings: Any
+    ) -> TrainResult:
         """Train on `data`; see `TrainSettings` for all settings. Afterwards this model is the best checkpoint.
 
-        resume=True, on the last.pt of an interrupted run, goes on with it.
+        resume=True, on the last.pt of an interrupted run, goes on with it. listeners are told of each epoch (`engine.events`).
         """
         checkpoint = self._need_checkpoint("cannot be trained")
         wanted = parse(TrainSettings, settings)
@@ -76,7 +79,8 @@ class YOLO:
             wanted = parse(TrainSettings, {**settings, "data": data.expanduser().absolute()})
         with progress_bar("training") as progress:
             splits = ("train", "val") if wanted.val else ("train",)
-            result = train(checkpoint, load_data(data, splits, progress), wanted, progress=progress, should_stop=should_stop)
+            records = load_data(data, splits, progress)
+            result = train(checkpoint, records, wanted, progress=progress, should_stop=should_stop, listeners=listeners)
         self.path, self.checkpoint = result.best, load_checkpoint(result.best)
         self._backends.clear()
         return result

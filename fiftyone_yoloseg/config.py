@@ -91,6 +91,9 @@ def _renames(value: Any) -> Any:
 Renames = Annotated[dict[str, str | None], BeforeValidator(_renames)]
 
 
+LoggerNames = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(_words)]
+
+
 def _digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
 
@@ -174,6 +177,10 @@ class ValSettings(DecodeSettings):
     batch: int = Field(16, ge=1, description="images per forward pass")
     conf: Unit = Field(0.001, description="objects below this confidence are left out of the precision-recall curve")
     workers: Count | None = Field(None, description="processes that decode images; by the machine if not given")
+    plots: bool = Field(False, description="draw curves, confusions and sample pictures into a run folder")
+    project: Path = Field(Path("runs/segment"), description="folder that holds the runs")
+    name: str = Field("val", pattern=RUN_NAME, description="name of the run folder; a number is added if it exists")
+    exist_ok: bool = Field(False, description="write into an existing run folder of that name")
 
 
 class TrainSettings(DeviceSettings):
@@ -209,6 +216,8 @@ class TrainSettings(DeviceSettings):
     compile: bool = Field(False, description="compile the network with torch.compile; an error where that is not possible")
     freeze: Count = Field(0, le=22, description="keep the first n layers as they are")
     single_cls: bool = Field(False, description="treat all classes as one")
+    plots: bool = Field(True, description="draw pictures into the run folder: batches, labels, curves, confusions, predictions")
+    loggers: LoggerNames | None = Field(None, description="also log to these: tensorboard, mlflow, wandb (offline), with commas between")
 
     optimizer: Literal["auto", "SGD", "Adam", "AdamW", "RMSProp"] = Field(
         "auto", description="auto: AdamW for short runs, SGD for long ones, with matching lr0 and momentum"

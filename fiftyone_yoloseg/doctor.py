@@ -22,6 +22,10 @@ PACKAGES = (
     "onnxscript",
     "onnxslim",
     "pydantic",
+    "matplotlib",
+    "tensorboard",
+    "mlflow",
+    "wandb",
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from fiftyone_yoloseg.engine.checkpoint import Checkpoint
+    from fiftyone_yoloseg.types import SegmentationData
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -134,3 +135,22 @@ def lively_file(tmp_path_factory: pytest.TempPathFactory, lively_checkpoint: Che
         path, lively_checkpoint.net, names=lively_checkpoint.names, imgsz=lively_checkpoint.imgsz, train_args={}, origin="a test"
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def shapes_data(tmp_path_factory: pytest.TempPathFactory) -> SegmentationData:
+    """8 training and 3 validation images."""
+    from fiftyone_yoloseg.data.synthetic import write_synthetic
+
+    return write_synthetic(tmp_path_factory.mktemp("shapes"), train=8, val=3)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums come out in one order, in this process and in one that a test starts."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -17,6 +17,7 @@ from .prepare import prepare
 
 if TYPE_CHECKING:
     from ..engine.checkpoint import Checkpoint
+    from ..engine.events import TrainingListener
     from ..engine.trainer import TrainResult
 
 log = logging.getLogger("fiftyone_yoloseg")
@@ -32,6 +33,7 @@ def train(
     maskless: Maskless = "error",
     progress: ProgressFn | None = None,
     should_stop: Callable[[], bool] | None = None,
+    listeners: Sequence[TrainingListener] = (),
     notes: list[str] | None = None,
     **settings: Any,
 ) -> TrainResult:
@@ -41,6 +43,7 @@ def train(
     may differ from those of the view: what fits is taken over.
     val: how to choose validation samples: "auto", "tags", "random", a share, a field, or a view (see `split_view`);
     False: as "auto", but validate only after the last epoch.
+    listeners: told of each epoch, beside the plots and loggers of the settings (see `engine.events`).
     notes: gets what the user should know, one line each: the split, what was left out, a rebuilt head.
     settings: see `TrainSettings`. Which run came out of the view is remembered on the dataset (`runs.recall(dataset, "train")`).
     Raises UserError.
@@ -59,7 +62,7 @@ def train(
         log.info(note)
     if notes is not None:
         notes += told
-    result = trainer.train(checkpoint, prepared.data, wanted, progress=progress, should_stop=should_stop)
+    result = trainer.train(checkpoint, prepared.data, wanted, progress=progress, should_stop=should_stop, listeners=listeners)
     runs.remember(
         view,
         "train",

@@ -221,7 +221,7 @@ def _uri(path: Path) -> str:
 
 def _open(path: Path, about: str | None) -> sqlite3.Connection | None:
     """A file that says `about` of itself, None if there is none. Raises Damaged."""
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         connection = sqlite3.connect(_uri(path), uri=True, isolation_level=None)

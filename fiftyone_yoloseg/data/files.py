@@ -1,4 +1,4 @@
-"""Text files that are written whole or not at all, the cache folder, and folders that one process at a time may write."""
+"""Files that are written whole or not at all, the cache folder, and folders that one process at a time may write."""
 
 from __future__ import annotations
 
@@ -45,13 +45,18 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 under a temporary name beside `path`, then rename it. Makes the folder. Raises DataError if that fails."""
+    """`write_bytes` of UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write under a temporary name beside `path`, then rename it. Makes the folder. Raises DataError if that fails."""
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content)
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,6 +1,6 @@
 """Processes of our own, for work that Python's lock would queue up.
 
-They are started from a clean server process, never forked from ours: a fork of a process whose OpenCV, database or OpenMP threads are
+They are started clean, never forked from ours: a fork of a process whose OpenCV, database or OpenMP threads are
 running can hang for ever (seen). The user's script is not imported into them, so it needs no `__main__` guard.
 """
 
@@ -10,18 +10,46 @@ import contextlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 
+T = TypeVar("T")
 PRELOADED = "fiftyone_yoloseg.data.loaders"
 """Imported by the server once, with torch, not once a process. There is one server for all that we start."""
 
 
+class LightPool:
+    """Processes for work that needs no torch: spawned, which takes them a fraction of a second."""
+
+    def __init__(self, most: int) -> None:
+        self._before = set(multiprocessing.active_children())
+        self._pool = ProcessPoolExecutor(min(cpus(), most), multiprocessing.get_context("spawn"), one_thread)
+
+    def submit(self, function: Callable[..., T], *arguments: object) -> Future[T]:
+        """Have a process do it. If one was killed, the result is BrokenProcessPool."""
+        try:
+            with without_main():
+                return self._pool.submit(function, *arguments)
+        except BrokenProcessPool as error:
+            broken: Future[T] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def close(self, *, failed: bool) -> None:
+        """Drop what is not begun and wait for the processes to end; after a failure end them, for a broken pool can wait for ever (seen)."""
+        if failed:
+            for process in set(multiprocessing.active_children()) - self._before:
+                process.kill()
+        self._pool.shutdown(wait=not failed, cancel_futures=True)
+
+
 def context() -> BaseContext:
-    """How to start a process; do it inside `without_main`."""
+    """How to start a process that needs torch; do it inside `without_main`."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     started = multiprocessing.get_context(method)
     if method == "forkserver":

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from ..errors import DataError
 from .files import read_text
 from .images import image_size
 from .packed import PackedInstances, pack
-from .processes import context, cpus, one_thread, without_main
+from .processes import LightPool, cpus
 from .yolo_labels import read_label_file
 
 log = logging.getLogger(__name__)
@@ -85,17 +85,17 @@ class Readers:
     def __init__(self, nc: int) -> None:
         self.nc, self._sent = nc, 0
         self._threads = ThreadPoolExecutor(THREADS)
-        self._processes: ProcessPoolExecutor | None = None
+        self._processes: LightPool | None = None
         self._started: Future[int] | None = None
         self._may_start = cpus() > 1 and not multiprocessing.current_process().daemon  # those may not have children
 
     def __enter__(self) -> Readers:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for pool in (self._threads, self._processes):
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
+    def __exit__(self, error: object, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        if self._processes is not None:
+            self._processes.close(failed=error is not None)
 
     def submit(self, tasks: Sequence[Task], before: int, left: int) -> Future[list[Reading]]:
         """before, left: images that came before these and that come after them. The share of those that were to be read may go on."""
@@ -103,16 +103,14 @@ class Readers:
             self._start()
         self._sent += len(tasks)
         if self._processes is not None and self._started is not None and self._started.done():
-            with without_main():
-                return self._processes.submit(read, tasks, self.nc)
+            return self._processes.submit(read, tasks, self.nc)
         return self._threads.submit(read, tasks, self.nc)
 
     def _start(self) -> None:
         self._may_start = False
         try:
-            with without_main():
-                self._processes = ProcessPoolExecutor(min(cpus(), MOST_PROCESSES), context(), one_thread)
-                self._started = self._processes.submit(os.getpid)
+            self._processes = LightPool(MOST_PROCESSES)
+            self._started = self._processes.submit(os.getpid)
         except OSError as error:
             log.warning("No process can be started to read labels (%s): it goes on in threads, more slowly", error)
             self._processes = None

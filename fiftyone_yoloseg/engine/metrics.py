@@ -17,6 +17,26 @@ from ..geometry import masks
 from ..types import ImageRecord, Instances, Names
 
 Floats = npt.NDArray[np.float64]
+GRID: Floats = np.linspace(0, 1, 1000)
+"""Confidences at which precision and recall are computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """What the plots show: curves of each class at IoU 0.5; rows of NaN for classes without objects.
+
+    pr: (classes, 101) precision at recall 0, 0.01, ... 1, as COCO interpolates it: the area below is AP50.
+    precision, recall: (classes, 1000) when all predictions of at least the confidence 0 ... 1 count.
+    """
+
+    pr: Floats
+    precision: Floats
+    recall: Floats
+
+    @property
+    def f1(self) -> Floats:
+        """(classes, 1000)."""
+        return 2 * self.precision * self.recall / np.maximum(self.precision + self.recall, 1e-16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,7 @@ class Scores:
     conf: float
     precisions: Floats
     recalls: Floats
+    curves: Curves
 
 
 @dataclass(slots=True)
@@ -111,6 +132,7 @@ class CocoScorer:
         # (IoU thresholds, recall points, classes, areas, limits of detections); -1 where there is no object
         precision = np.where(evaluation.eval["precision"] < 0, np.nan, evaluation.eval["precision"])[..., -1]
         every = precision[..., 0]
+        curves = Curves(every[0].T, *_by_confidence(evaluation, len(self.names)))
         return Scores(
             map=_mean(every),
             map50=_mean(every[0]),
@@ -120,7 +142,8 @@ class CocoScorer:
             ap_small=_mean(precision[..., 1]),
             ap_medium=_mean(precision[..., 2]),
             ap_large=_mean(precision[..., 3]),
-            **_best_f1(evaluation, len(self.names)),
+            **_best_f1(curves),
+            curves=curves,
         )
 
     def _coco(self, annotations: list[dict[str, Any]]) -> COCO:
@@ -146,10 +169,9 @@ def _class_means(precision: Floats) -> Floats:
     return np.array([_mean(precision[..., k]) for k in range(precision.shape[2])])
 
 
-def _best_f1(evaluation: COCOeval, nc: int) -> dict[str, Any]:
-    """Precision and recall per class at the confidence that gives the best mean F1, at IoU 0.5."""
-    grid = np.linspace(0, 1, 1000)
-    precision, recall = np.full((nc, len(grid)), np.nan), np.full((nc, len(grid)), np.nan)
+def _by_confidence(evaluation: COCOeval, nc: int) -> tuple[Floats, Floats]:
+    """Precision and recall, each (nc, 1000), at IoU 0.5 and every confidence of GRID."""
+    precision, recall = np.full((nc, len(GRID)), np.nan), np.full((nc, len(GRID)), np.nan)
     per_class = len(evaluation.params.areaRng) * len(evaluation.params.imgIds)
     for k in range(nc):
         # evalImgs runs over classes, then areas (the first is "all"), then images
@@ -162,9 +184,15 @@ def _best_f1(evaluation: COCOeval, nc: int) -> dict[str, Any]:
         scores = np.concatenate([np.asarray(e["dtScores"])[c] for e, c in zip(images, counted, strict=True)])
         hits = np.concatenate([(e["dtMatches"][0] > 0)[c] for e, c in zip(images, counted, strict=True)])
         order = np.argsort(-scores, kind="stable")
-        above = np.searchsorted(-scores[order], -grid, side="right")  # detections with confidence >= grid point
+        above = np.searchsorted(-scores[order], -GRID, side="right")  # detections with confidence >= grid point
         true = np.concatenate([[0], np.cumsum(hits[order])])[above]
         precision[k], recall[k] = true / np.maximum(above, 1), true / objects
+    return precision, recall
+
+
+def _best_f1(curves: Curves) -> dict[str, Any]:
+    """Precision and recall per class at the confidence that gives the best mean F1, at IoU 0.5."""
+    precision, recall, f1 = curves.precision, curves.recall, curves.f1
     if np.isnan(recall).all():
         nothing = float("nan")
         return {
@@ -175,14 +203,13 @@ def _best_f1(evaluation: COCOeval, nc: int) -> dict[str, Any]:
             "precisions": precision[:, 0],
             "recalls": recall[:, 0],
         }
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-16)
     best = int(np.nanmean(f1, 0).argmax())
     p, r = precision[:, best], recall[:, best]
     return {
         "precision": float(np.nanmean(p)),
         "recall": float(np.nanmean(r)),
         "f1": float(np.nanmean(f1[:, best])),
-        "conf": float(grid[best]),
+        "conf": float(GRID[best]),
         "precisions": p,
         "recalls": r,
     }

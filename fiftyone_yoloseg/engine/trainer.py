@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from ..errors import DataError, Stopped, UserError
 from ..nn.head import HeadOutput
 from ..nn.loss import Losses, SegmentationLoss
 from ..nn.model import YOLOv8Seg
-from ..types import Batch, ImageRecord, ModelInfo, Names, ProgressFn, SegmentationData
+from ..types import Batch, ImageRecord, Instances, ModelInfo, Names, ProgressFn, SegmentationData
 from .checkpoint import Checkpoint, load_checkpoint
 from .devices import compiled, compiling, deterministic, loader_workers, precision, select_device
+from .events import EpochInfo, Listeners, RunEnd, RunInfo, TrainingListener, calm_phase, default_listeners
 from .memory import with_batch
 from .metrics import Metrics
 from .optim import Average, Schedule, build_optimizer, resolve
@@ -35,6 +36,7 @@ from .validator import LossBackend, make_loader, validate, validate_with_losses
 
 log = logging.getLogger(__name__)
 CLIP = 10.0
+PICTURED = 3  # first training batches that listeners get
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,14 @@ def train(
     *,
     progress: ProgressFn | None = None,
     should_stop: Callable[[], bool] | None = None,
+    listeners: Sequence[TrainingListener] = (),
 ) -> TrainResult:
     """Train a network on records and write a run folder.
 
     checkpoint: where to start; a network for other classes keeps every weight that fits. With settings.resume it must be the last.pt of an
     interrupted run, whose own settings then count. should_stop is asked after every step; Ctrl-C, SIGTERM and a file named `stop` in the run
-    folder do the same: the run is saved as it is, and can be resumed from there.
+    folder do the same: the run is saved as it is, and can be resumed from there. listeners are told what happens, beside those of
+    settings.plots and settings.loggers.
     Raises DataError without training or validation images.
     """
     if settings.resume:
@@ -78,9 +82,17 @@ def train(
     last = checkpoint.path if settings.resume else None
     if last and list(names.values()) != list(checkpoint.names.values()):
         raise DataError(f"{data.origin}: its classes are not those of the run {last}: start a new run from that checkpoint, without resume")
+    told = Listeners([*default_listeners(settings), *listeners])
     with run_folder(settings, last) as folder, deterministic(settings.deterministic):
-        trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin)
-        return trainer.run(progress or (lambda share, label: None), should_stop or (lambda: False))
+        try:
+            trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin, told)
+            told.on_run_start(RunInfo(folder, trainer.settings, names, training, validation, trainer.first_epoch + 1))
+            result = trainer.run(progress or (lambda share, label: None), should_stop or (lambda: False))
+        except BaseException as error:
+            told.on_run_failed(error)
+            raise
+        told.on_run_end(RunEnd(result, trainer.found))
+        return result
 
 
 class Trainer:
@@ -97,7 +109,9 @@ class Trainer:
         settings: TrainSettings,
         folder: Path,
         origin: str,
+        listeners: Listeners,
     ) -> None:
+        self.listeners, self.found = listeners, dict[int, Instances]()
         self.folder, self.names, self.validation = folder, names, validation
         self.device = select_device(settings.device)
         self.dtype = precision(settings.amp, self.device)
@@ -178,6 +192,7 @@ class Trainer:
                 self.results.add({**row, "time": self.seconds()})
                 self.at = Position(epoch + 1, mean=torch.zeros_like(self.at.mean))
                 keep(self, metrics)
+                self.listeners.on_epoch_end(EpochInfo(epoch + 1, self.schedule.epochs, row, metrics, self.best_epoch == epoch + 1))
                 if last:
                     break
                 if metrics and s.patience and epoch + 1 - self.best_epoch >= s.patience:
@@ -193,12 +208,18 @@ class Trainer:
         closed = epoch >= self.schedule.epochs - s.close_mosaic
         if closed and epoch > 0 and not self.sampler.closed:
             log.info("epoch %d: mosaic, mixup and copy-paste are off from here on", epoch + 1)
+            if phase := calm_phase(s, self.schedule.epochs):
+                self.listeners.on_phase(phase)
         self.sampler.epoch, self.sampler.start, self.sampler.closed = epoch, at.step, closed
         self.net.train()
         for layer in self.net.model[: s.freeze]:
             layer.eval()  # frozen layers keep their batch-norm statistics too
         clock, label = time.perf_counter(), ""
         for i, batch in enumerate(self.loader if at.step < steps else (), at.step):
+            if epoch == 0 and i < PICTURED:
+                before = time.perf_counter()
+                self.listeners.on_batch(i, batch)
+                clock += time.perf_counter() - before  # drawing is no part of a step
             accumulate = self.schedule.apply(self.optimizer, epoch * steps + i)
             losses = self._backward(batch.to(self.device))
             at.mean = (at.mean * i + losses) / (i + 1)
@@ -266,7 +287,10 @@ class Trainer:
     def _validate_best(self) -> Metrics:
         best = load_checkpoint(self.best)
         backend = TorchBackend(best.net, best.info, self.device)
-        return validate(backend, self.validation, self.names, self._val_settings(), progress=self.stop.check, loader=self.val_loader)
+        return validate(
+            backend, self.validation, self.names, self._val_settings(), progress=self.stop.check, loader=self.val_loader,
+            on_image=self.found.__setitem__,
+        )  # fmt: skip
 
     def _val_settings(self) -> ValSettings:
         s = self.settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,12 +14,15 @@ from ..data.loaders import ValBatch, val_loader, val_targets
 from ..errors import DataError
 from ..nn.head import HeadOutput
 from ..nn.loss import SegmentationLoss
-from ..types import Backend, ImageRecord, ModelInfo, Names, ProgressFn, RawOutput
+from ..types import Backend, ImageRecord, Instances, ModelInfo, Names, ProgressFn, RawOutput
 from .decode import decode
 from .devices import loader_workers
 from .metrics import CocoScorer, Metrics
 from .predictor import Stopwatch, input_size, run, to_input
+from .runlog import new_run_folder
 from .torch_backend import TorchBackend
+
+log = logging.getLogger(__name__)
 
 
 def validate(
@@ -30,17 +34,20 @@ def validate(
     progress: ProgressFn | None = None,
     loader: DataLoader[Any] | None = None,
     observer: Callable[[ValBatch], None] | None = None,
+    on_image: Callable[[int, Instances], None] | None = None,
 ) -> Metrics:
     """Score `backend` on labelled images.
 
     names: the classes of the labels; they must be the model's. loader: what `make_loader` gave for the same arguments, to keep its
     processes from one validation to the next. observer is called after each forward pass (the trainer computes
-    its validation losses there). Raises DataError if the classes differ or there is no image.
+    its validation losses there), on_image with the index of each record and what was found. Raises DataError if the classes differ or there is no image.
     """
     settings = settings or ValSettings()
     check_names(backend.info.names, names)
     if not records:
         raise DataError("nothing to validate: the split has no images")
+    folder = new_run_folder(settings.project, settings.name, settings.exist_ok) if settings.plots else None
+    everything: dict[int, Instances] = {}
     if loader is None:
         loader = make_loader(backend.info, backend.device, records, settings)
     scorer, watch = CocoScorer(names), Stopwatch(backend.device)
@@ -54,6 +61,10 @@ def validate(
         watch.lap("postprocess")
         for index, instances in zip(part.indices, found, strict=True):
             scorer.add(records[index], instances)
+            if folder:
+                everything[index] = instances
+            if on_image:
+                on_image(index, instances)
         watch.images += len(part.indices)
         if observer:
             observer(part)
@@ -61,6 +72,11 @@ def validate(
             progress(number / len(loader), f"validated {watch.images} of {len(records)} images")
     metrics = scorer.compute()
     metrics.speed = watch.speed()
+    if folder:
+        from .plots import plot_validation
+
+        plot_validation(records, everything, metrics, folder)
+        log.info("plots are in %s", folder)
     return metrics
 
 

@@ -88,7 +88,9 @@ class Validate(JobOperator):
         check_view(view)
         model = form.model(ctx.dataset, exported=True)
         field, maskless = form.label_field(view)
-        settings = form.settings(ValSettings, ("imgsz", "batch", "device"), hidden=("data", "split"))
+        settings = form.settings(
+            ValSettings, ("imgsz", "batch", "device"), hidden=("data", "split", "plots", "project", "name", "exist_ok")
+        )
         return view_params(view, model=model, label_field=field, maskless=maskless, **settings)
 
 

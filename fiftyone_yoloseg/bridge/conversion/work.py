@@ -6,13 +6,13 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ...data.processes import cpus, one_thread, without_main
+from ...data.processes import LightPool, cpus
 from ...data.yolo_labels import RowStyle
 from ...errors import DataError, UserError
 from ..objects import Maskless, RawSample, Reader, Size, file_size
@@ -133,19 +133,18 @@ class Workers:
 
     def __init__(self, setup: Setup, samples: int) -> None:
         self.setup = setup
-        self._processes: ProcessPoolExecutor | None = None
+        self._processes: LightPool | None = None
         self._started: Future[int] | None = None
         if samples >= WORTH_PROCESSES and cpus() > 1 and not multiprocessing.current_process().daemon:
-            with without_main():  # spawned, for they need neither torch nor FiftyOne and start fast
-                self._processes = ProcessPoolExecutor(min(cpus(), _MOST), multiprocessing.get_context("spawn"), one_thread)
-                self._started = self._processes.submit(os.getpid)
+            self._processes = LightPool(_MOST)
+            self._started = self._processes.submit(os.getpid)
 
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         if self._processes is not None:
-            self._processes.shutdown(cancel_futures=True)
+            self._processes.close(failed=error is not None)
 
     def each(self, chunks: Iterable[Sequence[Task]]) -> Iterator[list[Done]]:
         """The results of each chunk, in order."""
@@ -154,8 +153,7 @@ class Workers:
             if self._processes is None or self._started is None or not self._started.done():
                 yield work(chunk, self.setup)
                 continue
-            with without_main():
-                begun.append(self._processes.submit(work, chunk, self.setup))
+            begun.append(self._processes.submit(work, chunk, self.setup))
             if len(begun) > 2 * _MOST:
                 yield _result(begun.popleft())
         while begun:

@@ -1,0 +1,79 @@
+"""What all figures share: colours that colour-blind people tell apart, axes, PNG files. No state of pyplot, no backend is touched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ...data.files import write_bytes
+from ...types import Names
+
+# Okabe and Ito, "Color Universal Design" (2008)
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442"
+PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW)
+GREY = "#767676"
+MOST = 30
+"""Classes shown one by one; the others are counted together."""
+_DPI = 100
+
+
+def figure(width: int, height: int, title: str) -> Figure:
+    """A figure of so many pixels; constrained layout keeps texts apart."""
+    made = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+    made.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)  # inches
+    FigureCanvasAgg(made)
+    made.suptitle(title, fontsize=12, x=0.01, ha="left", fontweight="bold")
+    return made
+
+
+def dress(axes: Axes, title: str, x: str, y: str, *, grid: bool = True) -> None:
+    """Title, axis labels with units, and quiet lines."""
+    axes.set_title(title, fontsize=10.5, loc="left")
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.tick_params(labelsize=8.5)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(color="#e4e4e4", linewidth=0.7)
+
+
+def save(made: Figure, path: Path) -> None:
+    """As PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"format": "png", "pil_kwargs": {"compress_level": 3}}
+    made.savefig(buffer, **options)
+    write_bytes(path, buffer.getvalue())
+
+
+def short(name: str, length: int = 18) -> str:
+    """One line of at most so many characters."""
+    name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def plain(name: str) -> str:
+    """A short name as matplotlib will show it: no formula between dollars, and no underscore first, which hides it from legends."""
+    name = short(name).replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
+
+
+def largest(counts: npt.NDArray[np.int64], most: int = MOST) -> tuple[list[int], list[int]]:
+    """Indices to show, and the others. Up to `most` classes: all in their order; of more, the `most` most frequent, falling."""
+    if len(counts) <= most:
+        return list(range(len(counts))), []
+    order = np.argsort(-counts, kind="stable").tolist()
+    return order[:most], order[most:]
+
+
+def class_labels(names: Names, shown: Sequence[int], others: Sequence[int]) -> list[str]:
+    return [plain(names[i]) for i in shown] + ([f"{len(others)} others"] if others else [])

@@ -1,0 +1,141 @@
+"""Sheets of images with masks drawn. Images are drawn with OpenCV, texts with Pillow in matplotlib's font: names may be of any script that it has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from matplotlib.font_manager import findfont
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
+
+from ...data.files import write_bytes
+from .canvas import short
+
+Image = npt.NDArray[np.uint8]
+_ALPHA, _GAP, _TITLE, _CAPTION, _FONT = 0.4, 6, 34, 20, 12  # share; pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """An object to draw. cover: (h, w) uint8 at any resolution, 0..255, stretched over the whole image. colour: "#rrggbb"."""
+
+    cover: Image
+    colour: str
+    text: str
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def draw(image: Image, shapes: Sequence[Shape], side: int) -> Image:
+    """(side, side, 3) RGB: the image, scaled to fit and centred on white, with its shapes; the largest lie below."""
+    scale = side / max(image.shape[:2])
+    height, width = (max(round(n * scale), 1) for n in image.shape[:2])
+    out = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), np.uint8)
+    placed: list[tuple[int, int, int, int]] = []
+    texts: list[tuple[tuple[int, int], Shape]] = []
+    bits = [cv2.resize(shape.cover, (width, height), interpolation=cv2.INTER_LINEAR) > 127 for shape in shapes]
+    for shape, inside in sorted(zip(shapes, bits, strict=True), key=lambda pair: -int(pair[1].sum())):
+        colour = rgb(shape.colour)
+        out[inside] = (out[inside] * (1 - _ALPHA) + np.array(colour) * _ALPHA).astype(np.uint8)
+        outline, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, outline, -1, colour, 2, cv2.LINE_AA)
+        x, y, w, _ = cv2.boundingRect(inside.astype(np.uint8))
+        if w and shape.text and (place := _place(shape.text, x, y, width, height, placed)):
+            texts.append((place, shape))
+    sheet = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    sheet[top : top + height, left : left + width] = _write(out, texts)
+    return sheet
+
+
+def _place(text: str, x: int, y: int, width: int, height: int, placed: list[tuple[int, int, int, int]]) -> tuple[int, int] | None:
+    """Where a name can stand without covering another one: on top of its object, or at the image's border. None: nowhere."""
+    w, h = round(_font().getlength(text)) + 4, _FONT + 4
+    left, top = max(min(x, width - w), 0), max(min(y - h, height - h), 0)
+    for other in placed:
+        if left < other[2] and other[0] < left + w and top < other[3] and other[1] < top + h:
+            return None
+    placed.append((left, top, left + w, top + h))
+    return left, top
+
+
+def _write(image: Image, texts: Sequence[tuple[tuple[int, int], Shape]]) -> Image:
+    if not texts:
+        return image
+    canvas = Pillow.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
+    for (x, y), shape in texts:
+        colour = rgb(shape.colour)
+        dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 140
+        pen.rectangle((x, y, x + round(_font().getlength(shape.text)) + 3, y + _FONT + 3), fill=colour)
+        pen.text((x + 2, y + 1), shape.text, fill=(255, 255, 255) if dark else (0, 0, 0), font=_font())
+    return np.asarray(canvas)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One or more pictures side by side, of equal size, and a line below."""
+
+    pictures: Sequence[Image]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A headline and rows of tiles."""
+
+    title: str
+    tiles: Sequence[Tile]
+    columns: int
+
+
+def save_sheet(sections: Sequence[Section], path: Path) -> None:
+    """Sections below each other, as one PNG."""
+    rows = [_section(section) for section in sections]
+    width = max(row.shape[1] for row in rows)
+    sheet = np.full((sum(len(row) for row in rows), width, 3), 255, np.uint8)
+    top = 0
+    for row in rows:
+        sheet[top : top + len(row), : row.shape[1]] = row
+        top += len(row)
+    ok, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    if not ok:
+        raise ValueError(f"{path}: a sheet of {sheet.shape[1]} x {sheet.shape[0]} pixels cannot be encoded as PNG")
+    write_bytes(path, data.tobytes())
+
+
+def _section(section: Section) -> Image:
+    side, each = section.tiles[0].pictures[0].shape[0], len(section.tiles[0].pictures)
+    captions = _CAPTION if any(tile.caption for tile in section.tiles) else 0
+    step_x, step_y = each * side + (each + 1) * _GAP, side + captions + _GAP
+    columns = min(section.columns, len(section.tiles))
+    height = _TITLE + -(-len(section.tiles) // columns) * step_y
+    width = max(columns * step_x + _GAP, round(_font(15).getlength(section.title)) + 2 * _GAP)
+    canvas = Pillow.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(canvas)
+    pen.text((_GAP, 8), section.title, fill="black", font=_font(15))
+    for n, tile in enumerate(section.tiles):
+        x, y = n % columns * step_x + _GAP, _TITLE + n // columns * step_y
+        for i, picture in enumerate(tile.pictures):
+            canvas.paste(Pillow.fromarray(picture), (x + i * (side + 2), y))
+        pen.text((x, y + side + 2), _fit(tile.caption, each * side), fill="black", font=_font())
+    return np.asarray(canvas)
+
+
+def _fit(text: str, width: int) -> str:
+    while len(text) > 1 and _font().getlength(text) > width:
+        text = short(text, len(text) - 1)
+    return text
+
+
+@functools.cache
+def _font(size: int = _FONT) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(findfont("DejaVu Sans"), size)

@@ -1,0 +1,84 @@
+"""train_batch<n>.png, what the network is fed, and val_pictures.png, what it makes of unseen images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...data.images import read_image
+from ...geometry import masks
+from ...types import Batch, CropMask, ImageRecord, Instances, Names
+from ..matching import NOTHING, Matching, match
+from .canvas import BLUE, GREY, PALETTE, VERMILLION, short
+from .pictures import Image, Section, Shape, Tile, draw, save_sheet
+
+SHOWN = 8
+_COLUMNS, _WIDTH, _LARGEST = 4, 1280, 640  # pictures; pixels
+_SIDE = 230  # pixels of a validation picture
+_MOST = 16
+
+
+def plot_batch(number: int, batch: Batch, names: Names, path: Path) -> None:
+    """Up to 16 images of a training batch, augmented as the network sees them, with the masks that it learns."""
+    images = batch.images[:_MOST].permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    classes, covers, owner = batch.classes.cpu().numpy(), batch.masks.cpu().numpy(), batch.image_index.cpu().numpy()
+    columns = min(len(images), _COLUMNS)
+    tiles = []
+    for i, image in enumerate(images):
+        shapes = [Shape(covers[n], PALETTE[classes[n] % len(PALETTE)], short(names[int(classes[n])])) for n in np.flatnonzero(owner == i)]
+        tiles.append(Tile([draw(image, shapes, min(_WIDTH // columns, _LARGEST))]))
+    what = f"{len(images)} of {len(batch.images)} images" if len(images) < len(batch.images) else f"{len(images)} images"
+    size = f"{images.shape[2]} x {images.shape[1]} px"
+    save_sheet([Section(f"Training batch {number + 1}: {what} of {size}, augmented, with their mask targets", tiles, columns)], path)
+
+
+def plot_val_pictures(records: Sequence[ImageRecord], found: Mapping[int, Instances], names: Names, conf: float, path: Path) -> None:
+    """Labels beside predictions: images spread over the split, the same in each run, and those with the worst masks."""
+    matches = {i: match(records[i], instances, conf) for i, instances in found.items()}
+    key = "left: labels, found (blue) or missed (orange); right: predictions, right (blue) or wrong (orange)"
+    sections = [
+        Section(title, [_pair(records[i], found[i], matches[i], names) for i in chosen], _COLUMNS)
+        for title, chosen in (
+            (f"Images spread over the validation split, confidence from {conf:.3f}. In each pair {key}", spread(len(records))),
+            ("Images with the worst masks, by panoptic quality", worst(matches)),
+        )
+    ]
+    save_sheet(sections, path)
+
+
+def spread(count: int, shown: int = SHOWN) -> list[int]:
+    """Up to `shown` indices, at equal distances, the first among them."""
+    return [i * count // min(shown, count) for i in range(min(shown, count))]
+
+
+def worst(matches: Mapping[int, Matching], shown: int = SHOWN) -> list[int]:
+    """Indices by rising quality; of equal ones, those with more mistakes first."""
+    return sorted(matches, key=lambda i: (matches[i].quality, -matches[i].wrong - len(matches[i].missed), i))[:shown]
+
+
+def _pair(record: ImageRecord, found: Instances, matching: Matching, names: Names) -> Tile:
+    image = read_image(record.path)
+    missed = set(matching.missed.tolist())
+    labels = [
+        _shape(
+            label.mask,
+            image,
+            GREY if label.crowd else VERMILLION if i in missed else BLUE,
+            names[label.cls] if not label.crowd else "crowd",
+        )
+        for i, label in enumerate(record.instances)
+    ]
+    predictions = [
+        _shape(
+            found.masks[i], image, VERMILLION if taken == NOTHING else BLUE, f"{names[int(found.classes[i])]} {found.confidences[i]:.2f}"
+        )
+        for i, taken in zip(matching.predictions, matching.labels, strict=True)
+    ]
+    caption = f"quality {matching.quality:.2f}: {matching.hits} right, {matching.wrong} wrong, {len(missed)} missed · {record.path.name}"
+    return Tile([draw(image, labels, _SIDE), draw(image, predictions, _SIDE)], caption)
+
+
+def _shape(mask: CropMask, image: Image, colour: str, text: str) -> Shape:
+    return Shape(masks.full_bitmap(mask, *image.shape[:2]) * np.uint8(255), colour, short(text, 24))
