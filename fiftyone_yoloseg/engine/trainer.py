@@ -62,7 +62,8 @@ def train(
     """Train a network on records and write a run folder.
 
     checkpoint: where to start; a network for other classes keeps every weight that fits. With settings.resume it must be the last.pt of an
-    interrupted run, whose own settings then count. should_stop is asked between steps. listeners are told what happens, beside those of settings.plots and settings.loggers.
+    interrupted run, whose own settings then count. should_stop is asked between steps. listeners are told what happens, beside
+    those of settings.plots and settings.loggers.
     Raises DataError without training or validation images, Stopped if stopped before the first epoch was complete.
     """
     if settings.resume:

@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> SegmentationData:
 
 
 def options(project: Path, **changes: Any) -> TrainSettings:
-    tiny = {"imgsz": 32, "batch": 4, "epochs": 2, "workers": 0, "device": "cpu", "project": project, "close_mosaic": 1}
+    tiny = {"imgsz": 32, "batch": 4, "epochs": 2, "workers": 0, "device": "cpu", "project": project, "close_mosaic": 1, "plots": False}
     return TrainSettings(**{**tiny, **changes})
 
 
