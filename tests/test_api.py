@@ -20,7 +20,7 @@ from fiftyone_yoloseg.results import Results
 from fiftyone_yoloseg.types import RawOutput
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-TINY = {"epochs": 1, "imgsz": 32, "batch": 4, "workers": 0, "device": "cpu"}
+TINY = {"epochs": 1, "imgsz": 32, "batch": 4, "workers": 0, "device": "cpu", "plots": False}
 
 
 @pytest.fixture(scope="module")

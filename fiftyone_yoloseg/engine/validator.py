@@ -40,7 +40,7 @@ def validate(
 
     names: the classes of the labels; they must be the model's. loader: what `make_loader` gave for the same arguments, to keep its
     processes from one validation to the next. observer is called after each forward pass (the trainer computes
-    its validation losses there), on_image with the index of each record and what was found. Raises DataError if the classes differ or there is no image.
+    its validation losses there), on_image with the index of each record and what was found. settings.plots: see `plots`. Raises DataError if the classes differ or there is no image.
     """
     settings = settings or ValSettings()
     check_names(backend.info.names, names)

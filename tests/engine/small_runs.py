@@ -16,7 +16,7 @@ from fiftyone_yoloseg.types import SegmentationData
 
 def options(project: Path, **changes: Any) -> TrainSettings:
     """8 images in batches of 4: two steps an epoch."""
-    tiny = {"imgsz": 32, "batch": 4, "epochs": 2, "workers": 0, "device": "cpu", "project": project, "close_mosaic": 1}
+    tiny = {"imgsz": 32, "batch": 4, "epochs": 2, "workers": 0, "device": "cpu", "project": project, "close_mosaic": 1, "plots": False}
     return TrainSettings(**{**tiny, **changes})
 
 

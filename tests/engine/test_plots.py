@@ -129,7 +129,7 @@ def test_small_shapes_lie_above_large_ones() -> None:
 def test_names_never_cover_each_other(wanted: list[tuple[int, int, str]]) -> None:
     placed: list[tuple[int, int, int, int]] = []
     for x, y, text in wanted:
-        pictures._place(canvas.short(text), x, y, 320, 320, placed)
+        pictures._place(canvas.short(text), (x, y, x + 40, y + 30), 320, 320, placed)
     for i, a in enumerate(placed):
         assert a[0] >= 0 and a[1] >= 0 and a[3] <= 320
         assert all(a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1] for b in placed[i + 1 :])

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...errors import MissingDependencyError
 from ..events import TrainingListener
+from .mlflow_logger import MlflowLogger
+from .tensorboard_logger import TensorBoardLogger
+from .wandb_logger import WandbLogger
 
-_CLASSES = {"tensorboard": "TensorBoardLogger", "mlflow": "MlflowLogger", "wandb": "WandbLogger"}
-"""Name of the logger, which is also its package, its extra and its module here -> its class."""
+_LOGGERS: dict[str, Callable[[], TrainingListener]] = {"tensorboard": TensorBoardLogger, "mlflow": MlflowLogger, "wandb": WandbLogger}
+"""By the name of the logger, which is also that of its package and of its extra."""
 
 
 def open_loggers(names: Sequence[str]) -> list[TrainingListener]:
     """One listener a name. Raises MissingDependencyError with what to type."""
-    loggers = []
-    for name in dict.fromkeys(names):
+    for name in names:
         if importlib.util.find_spec(name) is None:
             raise MissingDependencyError(name, f"loggers={name}", name)
-        module = importlib.import_module(f"{__name__}.{name}_logger")
-        loggers.append(getattr(module, _CLASSES[name])())
-    return loggers
+    return [_LOGGERS[name]() for name in dict.fromkeys(names)]

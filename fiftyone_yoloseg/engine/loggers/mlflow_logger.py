@@ -6,10 +6,6 @@ import logging
 import re
 import time
 
-import mlflow
-from mlflow.entities import Metric, Param
-from mlflow.tracking import MlflowClient, is_tracking_uri_set
-
 from ..events import EpochInfo, Phase, RunEnd, RunInfo, TrainingListener
 from .values import numbers_of, pictures_of, settings_of
 
@@ -25,12 +21,17 @@ def metric_name(name: str) -> str:
 class MlflowLogger(TrainingListener):
     """One MLflow run a run folder, in the experiment named like the project; a run that goes on is found again."""
 
+    def __init__(self) -> None:
+        import mlflow
+
+        self._mlflow = mlflow
+
     def on_run_start(self, run: RunInfo) -> None:
-        project = run.dir.parent
-        uri = mlflow.get_tracking_uri() if is_tracking_uri_set() else f"sqlite:///{project / 'mlflow.db'}"
-        self._client = MlflowClient(tracking_uri=uri)
+        project, theirs = run.dir.parent, self._mlflow.tracking.is_tracking_uri_set()
+        uri = self._mlflow.get_tracking_uri() if theirs else f"sqlite:///{project / 'mlflow.db'}"
+        self._client = self._mlflow.MlflowClient(tracking_uri=uri)
         found = self._client.get_experiment_by_name(project.name)
-        local = None if is_tracking_uri_set() else (project / "mlartifacts").as_uri()
+        local = None if theirs else (project / "mlartifacts").as_uri()
         experiment = found.experiment_id if found else self._client.create_experiment(project.name, artifact_location=local)
         self._id = self._earlier(experiment, run) or self._new(experiment, run)
         log.info("logging to MLflow, run %s; to look at it: mlflow ui --backend-store-uri %s", self._id, uri)
@@ -43,7 +44,7 @@ class MlflowLogger(TrainingListener):
 
     def _new(self, experiment: str, run: RunInfo) -> str:
         made: str = self._client.create_run(experiment, run_name=run.dir.name, tags={_FOLDER: str(run.dir)}).info.run_id
-        self._client.log_batch(made, params=[Param(name, str(value)) for name, value in settings_of(run).items()])
+        self._client.log_batch(made, params=[self._mlflow.entities.Param(name, str(value)) for name, value in settings_of(run).items()])
         return made
 
     def on_phase(self, phase: Phase) -> None:
@@ -51,7 +52,7 @@ class MlflowLogger(TrainingListener):
 
     def on_epoch_end(self, epoch: EpochInfo) -> None:
         now = round(time.time() * 1000)
-        values = [Metric(metric_name(name), value, now, epoch.epoch) for name, value in numbers_of(epoch.row).items()]
+        values = [self._mlflow.entities.Metric(metric_name(name), value, now, epoch.epoch) for name, value in numbers_of(epoch.row).items()]
         self._client.log_batch(self._id, metrics=values)
 
     def on_run_end(self, end: RunEnd) -> None:

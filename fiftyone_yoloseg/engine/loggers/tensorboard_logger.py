@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
 from ...data.images import read_image
 from ..events import EpochInfo, Phase, RunEnd, RunInfo, TrainingListener
@@ -15,9 +14,14 @@ from .values import numbers_of, pictures_of, settings_of
 class TensorBoardLogger(TrainingListener):
     """`tensorboard --logdir <project>` shows all runs. A run that goes on writes on into its folder."""
 
+    def __init__(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._open = SummaryWriter
+
     def on_run_start(self, run: RunInfo) -> None:
         again = run.first_epoch if run.first_epoch > 1 else None
-        self._writer, self._epoch = SummaryWriter(str(run.dir), purge_step=again), run.first_epoch - 1
+        self._writer, self._epoch = self._open(str(run.dir), purge_step=again), run.first_epoch - 1
         self._writer.add_text("settings", f"    {json.dumps(settings_of(run), indent=1)}".replace("\n", "\n    "), run.first_epoch)
 
     def on_phase(self, phase: Phase) -> None:

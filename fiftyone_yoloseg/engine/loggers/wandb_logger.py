@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import wandb
-
 from ..events import EpochInfo, Phase, RunEnd, RunInfo, TrainingListener
 from .values import numbers_of, pictures_of, settings_of
 
@@ -13,16 +11,21 @@ from .values import numbers_of, pictures_of, settings_of
 class WandbLogger(TrainingListener):
     """A W&B run in <run folder>/wandb, which `wandb sync` sends. A training that goes on is a further one, in the same group."""
 
+    def __init__(self) -> None:
+        import wandb
+
+        self._wandb = wandb
+
     def on_run_start(self, run: RunInfo) -> None:
-        self._run = wandb.init(
-            mode="online" if os.environ.get("WANDB_MODE") == "online" else "offline",
+        self._run = self._wandb.init(
+            mode=os.environ.get("WANDB_MODE", "offline"),
             project=run.dir.parent.name,
             name=run.dir.name,
             group=run.dir.name,
             dir=str(run.dir),
             config=settings_of(run),
             reinit="create_new",  # beside a run that the user may have
-            settings=wandb.Settings(console="off", disable_git=True, save_code=False, silent=True),
+            settings=self._wandb.Settings(console="off", disable_git=True, save_code=False, silent=True),
         )
 
     def on_phase(self, phase: Phase) -> None:
@@ -32,7 +35,7 @@ class WandbLogger(TrainingListener):
         self._run.log(numbers_of(epoch.row), step=epoch.epoch)
 
     def on_run_end(self, end: RunEnd) -> None:
-        self._run.log({f"plots/{name}": wandb.Image(str(path)) for name, path in pictures_of(end.result.dir).items()})
+        self._run.log({f"plots/{name}": self._wandb.Image(str(path)) for name, path in pictures_of(end.result.dir).items()})
         self._run.summary["best_checkpoint"] = str(end.result.best)
         self._run.finish()
 

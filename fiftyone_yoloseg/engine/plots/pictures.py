@@ -18,6 +18,7 @@ from ...data.files import write_bytes
 from .canvas import short
 
 Image = npt.NDArray[np.uint8]
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 _ALPHA, _GAP, _TITLE, _CAPTION, _FONT = 0.4, 6, 34, 20, 12  # share; pixels
 
 
@@ -39,7 +40,7 @@ def draw(image: Image, shapes: Sequence[Shape], side: int) -> Image:
     scale = side / max(image.shape[:2])
     height, width = (max(round(n * scale), 1) for n in image.shape[:2])
     out = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), np.uint8)
-    placed: list[tuple[int, int, int, int]] = []
+    placed: list[Rectangle] = []
     texts: list[tuple[tuple[int, int], Shape]] = []
     bits = [cv2.resize(shape.cover, (width, height), interpolation=cv2.INTER_LINEAR) > 127 for shape in shapes]
     for shape, inside in sorted(zip(shapes, bits, strict=True), key=lambda pair: -int(pair[1].sum())):
@@ -47,8 +48,8 @@ def draw(image: Image, shapes: Sequence[Shape], side: int) -> Image:
         out[inside] = (out[inside] * (1 - _ALPHA) + np.array(colour) * _ALPHA).astype(np.uint8)
         outline, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(out, outline, -1, colour, 2, cv2.LINE_AA)
-        x, y, w, _ = cv2.boundingRect(inside.astype(np.uint8))
-        if w and shape.text and (place := _place(shape.text, x, y, width, height, placed)):
+        x, y, w, h = cv2.boundingRect(inside.astype(np.uint8))
+        if w and shape.text and (place := _place(shape.text, (x, y, x + w, y + h), width, height, placed)):
             texts.append((place, shape))
     sheet = np.full((side, side, 3), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
@@ -56,15 +57,15 @@ def draw(image: Image, shapes: Sequence[Shape], side: int) -> Image:
     return sheet
 
 
-def _place(text: str, x: int, y: int, width: int, height: int, placed: list[tuple[int, int, int, int]]) -> tuple[int, int] | None:
-    """Where a name can stand without covering another one: on top of its object, or at the image's border. None: nowhere."""
+def _place(text: str, box: Rectangle, width: int, height: int, placed: list[Rectangle]) -> tuple[int, int] | None:
+    """Where the name of an object can stand without covering another one: above its box, inside it, or below. None: nowhere."""
     w, h = round(_font().getlength(text)) + 4, _FONT + 4
-    left, top = max(min(x, width - w), 0), max(min(y - h, height - h), 0)
-    for other in placed:
-        if left < other[2] and other[0] < left + w and top < other[3] and other[1] < top + h:
-            return None
-    placed.append((left, top, left + w, top + h))
-    return left, top
+    for x, y in ((box[0], box[1] - h), (box[0], box[1]), (box[0], box[1] + h), (box[2] - w, box[3] - h), (box[0], box[3])):
+        left, top = max(min(x, width - w), 0), max(min(y, height - h), 0)
+        if not any(left < b[2] and b[0] < left + w and top < b[3] and b[1] < top + h for b in placed):
+            placed.append((left, top, left + w, top + h))
+            return left, top
+    return None
 
 
 def _write(image: Image, texts: Sequence[tuple[tuple[int, int], Shape]]) -> Image:
