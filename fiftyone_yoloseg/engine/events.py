@@ -56,7 +56,7 @@ class EpochInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """A run that finished or was stopped. found: what best.pt finds in each validation image, by its index; of confidence 0.001 and more."""
+    """A run that finished or was stopped. found (empty if it was stopped): what best.pt finds in each validation image, by its index; of confidence 0.001 and more."""
 
     result: TrainResult
     found: Mapping[int, Instances]
@@ -78,7 +78,7 @@ class TrainingListener:
         """After each epoch."""
 
     def on_run_end(self, end: RunEnd) -> None:
-        """The run finished, or was stopped after at least one epoch."""
+        """The run finished, or was stopped."""
 
     def on_run_failed(self, error: BaseException) -> None:
         """In the place of on_run_end: the run was interrupted, or broke."""

@@ -109,9 +109,9 @@ class Trainer:
         settings: TrainSettings,
         folder: Path,
         origin: str,
-        listeners: Listeners,
+        listeners: Listeners | None = None,
     ) -> None:
-        self.listeners, self.found = listeners, dict[int, Instances]()
+        self.listeners, self.found = listeners or Listeners([]), dict[int, Instances]()
         self.folder, self.names, self.validation = folder, names, validation
         self.device = select_device(settings.device)
         self.dtype = precision(settings.amp, self.device)

@@ -55,6 +55,8 @@ ELSEWHERE = {
     "compile": "tests/engine/test_settings.py::test_compile",
     "device": "tests/engine/test_settings.py::test_device",
     "optimizer": "tests/engine/test_settings.py::test_optimizers",
+    "plots": "tests/engine/test_plots.py::test_drawing_changes_nothing",
+    "loggers": "tests/engine/test_loggers.py::test_a_training_takes_its_plots_with_it",
 }
 REPO = Path(__file__).resolve().parents[2]
 

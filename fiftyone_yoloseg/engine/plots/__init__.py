@@ -83,7 +83,7 @@ class ValidationPlots(TrainingListener):
         self._records = run.validation
 
     def on_run_end(self, end: RunEnd) -> None:
-        if end.result.metrics is not None:
+        if end.result.metrics is not None and end.found:  # a run that was stopped does not validate its best.pt again
             plot_validation(self._records, end.found, end.result.metrics, end.result.dir)
 
 
