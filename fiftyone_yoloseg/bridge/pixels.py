@@ -123,7 +123,7 @@ def decode_mask(data: bytes) -> npt.NDArray[Any]:
         height, width = int(found[2]), int(found[3])
         if len(raw) == found.end() + height * width:
             return np.frombuffer(raw, np.bool_ if found[1] == b"|b1" else np.uint8, offset=found.end()).reshape(height, width)
-    array = np.load(BytesIO(raw), allow_pickle=False)
+    array = np.load(BytesIO(raw))
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
         raise ValueError("its mask is not an image")
     return array

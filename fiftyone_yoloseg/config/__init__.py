@@ -1,0 +1,46 @@
+"""Every setting of the product, once: the Python API, the command line, the App's forms and checkpoints all read these models.
+
+A field's description is its documentation. Unknown keys are errors that name the nearest known one.
+"""
+
+from .commands import (
+    CheckCommand,
+    ConvertCommand,
+    DemoSettings,
+    DoctorCommand,
+    ExportCommand,
+    ImportCommand,
+    PredictCommand,
+    TrainCommand,
+    ValCommand,
+)
+from .data import CheckSettings, ConvertSettings, ImportSettings
+from .parsing import parse, problems
+from .settings import DecodeSettings, DeviceSettings, ExportSettings, PredictSettings, Settings, TrainSettings, ValSettings
+from .values import AUTO_BATCH, STRIDE
+
+__all__ = [
+    "AUTO_BATCH",
+    "STRIDE",
+    "CheckCommand",
+    "CheckSettings",
+    "ConvertCommand",
+    "ConvertSettings",
+    "DecodeSettings",
+    "DemoSettings",
+    "DeviceSettings",
+    "DoctorCommand",
+    "ExportCommand",
+    "ExportSettings",
+    "ImportCommand",
+    "ImportSettings",
+    "PredictCommand",
+    "PredictSettings",
+    "Settings",
+    "TrainCommand",
+    "TrainSettings",
+    "ValCommand",
+    "ValSettings",
+    "parse",
+    "problems",
+]
