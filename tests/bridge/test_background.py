@@ -32,7 +32,7 @@ def test_a_job_runs_detached_and_reports(coco: Any, tmp_path: Path) -> None:
     params = jobs.view_params(coco.limit(3), out_dir=str(tmp_path / "out"), split="random")
     job = background.start("convert", params, tmp_path / "jobs")
     seen, result = finish(background.follow(job))
-    assert result["rows"] > 0 and "mean IoU" in result["summary"] and (tmp_path / "out" / "dataset.yaml").is_file()
+    assert result["rows"] > 0 and "mask IoU" in result["summary"] and (tmp_path / "out" / "dataset.yaml").is_file()
     assert all(0 <= share <= 1 for share, _ in seen)
     assert background.jobs_of(tmp_path / "jobs", "convert") == [job] and background.jobs_of(tmp_path / "jobs", "train") == []
 
