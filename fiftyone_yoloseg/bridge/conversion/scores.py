@@ -11,6 +11,7 @@ from fiftyone import ViewField as F
 
 from ..plan import Plan
 from ..raw import raw_samples
+from ..views import label_path
 from .manifest import Manifest
 from .rows import SampleResult
 
@@ -22,7 +23,7 @@ def store_scores(plan: Plan, folder: Path, attribute: str, threshold: float) -> 
     dataset = plan.sources[0].view._dataset
     values = _scores(plan, Manifest.earlier(folder))
     while batch := list(islice(values, _BATCH)):
-        dataset.set_label_values(f"{plan.label_field}.{_list(dataset, plan.label_field)}.{attribute}", batch, dynamic=True)
+        dataset.set_label_values(f"{label_path(dataset, plan.label_field)}.{attribute}", batch, dynamic=True)
     name = f"{attribute} below {threshold:g}"
     view = dataset.filter_labels(plan.label_field, F(attribute) < threshold)
     dataset.save_view(name, view, overwrite=True)
@@ -40,7 +41,3 @@ def _scores(plan: Plan, manifest: Manifest) -> Iterator[dict[str, Any]]:
             for label in (str(x["_id"]) for x in sample.labels):
                 if label not in dropped:
                     yield {"sample_id": sample.id, "label_id": label, "value": below.get(label, 1.0)}
-
-
-def _list(dataset: Any, label_field: str) -> str:
-    return dataset._get_label_field_path(label_field)[1].rsplit(".", 1)[-1]
