@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from fiftyone_yoloseg.config import PredictSettings
 from fiftyone_yoloseg.data.images import read_image
 from fiftyone_yoloseg.data.load import load_data
 from fiftyone_yoloseg.data.scan import find_label
+from fiftyone_yoloseg.data.yolo_labels import format_record
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
 from fiftyone_yoloseg.engine.metrics import CocoScorer
 from fiftyone_yoloseg.engine.predictor import Predictor
@@ -56,3 +58,30 @@ def score(checkpoint: Path, records: list[ImageRecord], imgsz: int) -> dict[str,
         kind: {"map": s.map, "map50": s.map50, "map75": s.map75, "small": s.ap_small, "medium": s.ap_medium}
         for kind, s in (("bbox", metrics.box), ("segm", metrics.seg))
     }
+
+
+def coco_tiny() -> SegmentationData:
+    """80 training and 80 validation images of COCO with their own annotations."""
+    return load_data(DATA / "coco_tiny", ("train", "val"))
+
+
+def write_yolo(data: SegmentationData, folder: Path) -> Path:
+    """Records -> a YOLO-seg folder for the peer, with the dataset's own label files where it has them; returns the dataset.yaml.
+
+    Images are linked; crowds are left out, the peer has no word for them.
+    """
+    for split, records in data.splits.items():
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
+        for record in records:
+            (folder / "images" / split / record.path.name).symlink_to(record.path.resolve())
+            label = folder / "labels" / split / f"{record.path.stem}.txt"
+            if find_label(record.path).exists():
+                label.write_text(find_label(record.path).read_text())
+                continue
+            objects = [r for r in record.instances if not r.crowd]
+            rows = [row for r in objects for row in format_record(r, record.height, record.width)]
+            label.write_text("".join(f"{row}\n" for row in rows))
+    path = folder / "dataset.yaml"
+    path.write_text(json.dumps({"path": str(folder), **{s: f"images/{s}" for s in data.splits}, "names": dict(data.names)}))
+    return path
