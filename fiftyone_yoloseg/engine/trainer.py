@@ -21,7 +21,7 @@ from ..nn.loss import Losses, SegmentationLoss
 from ..nn.model import YOLOv8Seg
 from ..types import Batch, ImageRecord, Instances, ModelInfo, Names, ProgressFn, SegmentationData
 from .checkpoint import Checkpoint, load_checkpoint
-from .devices import compiled, compiling, deterministic, loader_workers, precision, select_device
+from .devices import compiled, compiling, deterministic, kept_memory, loader_workers, precision, select_device
 from .events import EpochInfo, Listeners, RunEnd, RunInfo, TrainingListener, calm_phase, default_listeners
 from .memory import with_batch
 from .metrics import Metrics
@@ -83,7 +83,8 @@ def train(
     if last and list(names.values()) != list(checkpoint.names.values()):
         raise DataError(f"{data.origin}: its classes are not those of the run {last}: start a new run from that checkpoint, without resume")
     told = Listeners([*default_listeners(settings), *listeners])
-    with run_folder(settings, last) as folder, deterministic(settings.deterministic):
+    device = select_device(settings.device)
+    with run_folder(settings, last) as folder, deterministic(settings.deterministic), kept_memory(device):
         try:
             trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin, told)
             told.on_run_start(RunInfo(folder, trainer.settings, names, training, validation, trainer.first_epoch + 1))
