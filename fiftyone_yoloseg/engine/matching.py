@@ -54,16 +54,16 @@ def match(record: ImageRecord, found: Instances, conf: float, *, iou: float = 0.
     kept = kept[np.argsort(-found.confidences[kept], kind="stable")]
     crowd = np.array([label.crowd for label in record.instances], bool)
     classes = np.array([label.cls for label in record.instances], np.int64)
-    overlaps = _ious(record, found, kept, crowd)
+    table = overlaps(record, found, kept)
     free = ~crowd
     labels, ious = np.full(len(kept), NOTHING), np.zeros(len(kept))
     for i, prediction in enumerate(kept):
         same = classes == found.classes[prediction]
-        candidates = np.where(free & same if classwise else free, overlaps[i], -1)
+        candidates = np.where(free & same if classwise else free, table[i], -1)
         if candidates.size and candidates.max() >= iou:
             labels[i] = best = int(candidates.argmax())
-            ious[i], free[best] = overlaps[i, best], False
-        elif np.any(overlaps[i][crowd & same] >= iou):
+            ious[i], free[best] = table[i, best], False
+        elif np.any(table[i][crowd & same] >= iou):
             labels[i] = IGNORED
     return Matching(kept, labels, ious, np.flatnonzero(free))
 
@@ -84,12 +84,13 @@ def confusion_matrix(pairs: Iterable[tuple[ImageRecord, Instances]], nc: int, co
     return counts
 
 
-def _ious(record: ImageRecord, found: Instances, kept: Integers, crowd: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """(P, labels) mask IoU; with a crowd the share of the prediction that lies on it."""
+def overlaps(record: ImageRecord, found: Instances, kept: Integers) -> npt.NDArray[np.float64]:
+    """(P, labels) mask IoU of the predictions `kept`, indices; with a crowd the share of the prediction that lies on it."""
+    crowd = np.array([label.crowd for label in record.instances], bool)
     if not len(kept) or not len(crowd):
         return np.zeros((len(kept), len(crowd)))
     size = record.height, record.width
     predicted = [masks.to_coco_rle(found.masks[i], *size) for i in kept]
     labelled = [masks.to_coco_rle(label.mask, *size) for label in record.instances]
-    overlaps: npt.NDArray[np.float64] = coco_mask.iou(predicted, labelled, crowd.astype(np.uint8).tolist())
-    return overlaps
+    shares: npt.NDArray[np.float64] = coco_mask.iou(predicted, labelled, crowd.astype(np.uint8).tolist())
+    return shares
