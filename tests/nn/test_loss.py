@@ -123,3 +123,23 @@ def test_loss_falls_on_one_batch() -> None:
         optimizer.step()
         history.append(total.item())
     assert history[-1] < 0.5 * history[0]
+
+
+def test_the_mask_loss_of_500_objects_keeps_little_memory() -> None:
+    """What is kept for the backward pass follows the objects' area, not objects x grid: on a GPU that is what bounds the batch."""
+    rows = [[20.0 * (i % 25), 20.0 * (i // 25), 20.0 * (i % 25) + 24, 20.0 * (i // 25) + 24] for i in range(500)]
+    objects = batch(rows, [0] * 500, size=640)
+    gt = torch.arange(500).repeat_interleave(10)  # ten positives an object
+    coefficients, protos = torch.randn(5000, 32, requires_grad=True), torch.randn(1, 32, 160, 160, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _mask_loss(coefficients, protos, torch.zeros(5000, dtype=torch.int64), gt, objects)
+    loss.backward()
+    whole_grids = 5000 * 160 * 160 * 4
+    assert sum(kept.values()) < whole_grids / 20
