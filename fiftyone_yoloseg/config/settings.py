@@ -209,7 +209,7 @@ class TrainSettings(DeviceSettings):
 class ExportSettings(DeviceSettings):
     """Export of a checkpoint, always compared with the torch model afterwards."""
 
-    format: str = Field("onnx", description="target format")
+    format: str = Field("onnx", description="target format: onnx, torchscript or openvino")
     imgsz: ImageSize | None = Field(None, description="input size: one number or height,width; the training size if not given")
     batch: int = Field(1, ge=1, description="batch size of a static artifact")
     dynamic: bool = Field(False, description="accept any batch size and any input size that is a multiple of 32")

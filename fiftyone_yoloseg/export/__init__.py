@@ -44,7 +44,7 @@ def export(
     info = ModelInfo(checkpoint.names, imgsz, dynamic=settings.dynamic, batch=settings.batch)
     metadata = encode(info, size=checkpoint.net.size, half=settings.half, origin=checkpoint.origin)
 
-    # the suffix stays at the end, because the runtimes go by it
+    # the ending stays, because the runtimes go by it
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{exporter.suffix}")
     try:
         tell(0.0, f"writing {path.name}")
@@ -59,7 +59,7 @@ def export(
         parity.check(settings.tolerance, settings.half)
         del backend  # it may hold the file open
         size = sum(f.stat().st_size for f in temporary.rglob("*") if f.is_file()) if temporary.is_dir() else temporary.stat().st_size
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
     except ExportError as error:
@@ -92,11 +92,31 @@ def _target(checkpoint: Checkpoint, settings: ExportSettings, exporter: Exporter
     path = settings.output
     if path is None:
         return own.with_name(own.stem + exporter.suffix)
-    if path.is_dir() and path.suffix != exporter.suffix:
+    named = path.name.endswith(exporter.suffix) and path.name != exporter.suffix
+    if path.is_dir() and not named:
         return path / (own.stem + exporter.suffix)
-    if path.suffix != exporter.suffix or path.is_dir():
-        raise SettingsError(f"output={path}: must be a folder that exists, or a file name that ends in {exporter.suffix}")
+    if not named or path.is_dir() != _is_folder(exporter) and path.exists():
+        raise SettingsError(f"output={path}: must be a folder that exists, or a name that ends in {exporter.suffix}")
     return path
+
+
+def _is_folder(exporter: Exporter) -> bool:
+    return not exporter.suffix.startswith(".")
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Put the artifact in its place; a folder that was there is removed only when the new one stands."""
+    if not path.is_dir():
+        os.replace(new, path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
 
 
 def _remove(path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import ExportSettings
+from ..errors import SettingsError
 from ..nn.model import YOLOv8Seg
 from ..types import ModelInfo
 
@@ -20,12 +21,21 @@ class ExportJob:
     settings: ExportSettings
     metadata: dict[str, str]
 
+    def with_settings(self, **changes: Any) -> ExportJob:
+        return replace(self, settings=self.settings.model_copy(update=changes))
+
+
+def only_for_onnx(settings: ExportSettings) -> None:
+    """Raises SettingsError for settings that have no meaning in other formats."""
+    if settings.opset is not None:
+        raise SettingsError(f"opset={settings.opset}: is for format=onnx only; leave it out with format={settings.format}")
+
 
 class Exporter(Protocol):
     """One format. Its module has an instance named `exporter`."""
 
     suffix: str
-    """Of the artifact's name, e.g. ".onnx"."""
+    """End of the artifact's name, e.g. ".onnx"."""
 
     def check(self, settings: ExportSettings) -> None:
         """Raise SettingsError or MissingDependencyError for what cannot work, before anything is done."""

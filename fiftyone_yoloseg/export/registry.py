@@ -10,8 +10,8 @@ from .base import Exporter
 
 FORMATS: dict[str, str | None] = {
     "onnx": "onnx_format",
-    "torchscript": None,
-    "openvino": None,
+    "torchscript": "torchscript_format",
+    "openvino": "openvino_format",
     "engine": None,
     "coreml": None,
     "saved_model": None,

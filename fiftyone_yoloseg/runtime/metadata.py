@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import __version__
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SettingsError
 from ..geometry.letterbox import PAD_VALUE
 from ..types import ModelInfo
 
 KEY = "fiftyone_yoloseg"
+TORCHSCRIPT_FILE, OPENVINO_FILE = "config.txt", "model.xml"
+"""Where in the artifact the metadata lies, or what holds it."""
 FORMAT_VERSION = 1
 LETTERBOX = {"pad_value": PAD_VALUE, "centered": True, "scale_up": True, "interpolation": "linear", "color": "RGB", "divide_by": 255}
 
@@ -62,6 +66,15 @@ def decode(mapping: Mapping[str, str], path: Path) -> ModelInfo:
         return _info(json.loads(mapping[KEY]), path)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its metadata is damaged ({type(error).__name__}: {error}); export it again") from None
+
+
+def check_shape(info: ModelInfo, images: torch.Tensor) -> None:
+    """Raises SettingsError for an input, (B, 3, H, W), that a static artifact does not take."""
+    wanted = (info.batch, 3, *info.imgsz)
+    if not info.dynamic and tuple(images.shape) != wanted:
+        raise SettingsError(
+            f"this exported model takes input of shape {wanted} only, not {tuple(images.shape)}; export again with dynamic=true"
+        )
 
 
 def _info(own: dict[str, Any], path: Path) -> ModelInfo:

@@ -12,7 +12,7 @@ from ..engine.devices import select_device
 from ..errors import CheckpointError, MissingDependencyError, SettingsError
 from ..nn.head import MASKS
 from ..types import RawOutput
-from .metadata import decode
+from .metadata import check_shape, decode
 
 OUTPUTS = ["output0", "output1"]
 
@@ -32,14 +32,10 @@ class OnnxBackend:
         channels = 4 + len(self.info.names) + MASKS
         if [i.name for i in inputs] != ["images"] or list(outputs) != OUTPUTS or outputs["output0"][1] != channels:
             raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
-        self.shape = (self.info.batch, 3, *self.info.imgsz)
 
     def __call__(self, images: torch.Tensor) -> RawOutput:
         """See types.Backend. Raises SettingsError for a shape that a static artifact does not take."""
-        if not self.info.dynamic and tuple(images.shape) != self.shape:
-            raise SettingsError(
-                f"this exported model takes input of shape {self.shape} only, not {tuple(images.shape)}; export again with dynamic=true"
-            )
+        check_shape(self.info, images)
         pred, protos = self.session.run(OUTPUTS, {"images": images.cpu().numpy()})
         return RawOutput(torch.from_numpy(pred).to(self.device), torch.from_numpy(protos).to(self.device))
 

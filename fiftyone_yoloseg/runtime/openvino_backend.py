@@ -1,0 +1,67 @@
+"""Exported OpenVINO models in OpenVINO's runtime, on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engine.devices import select_device
+from ..errors import CheckpointError, MissingDependencyError, SettingsError
+from ..nn.head import MASKS
+from ..types import RawOutput
+from .metadata import OPENVINO_FILE, check_shape, decode
+
+
+class OpenVinoBackend:
+    """Runs an artifact of export(format="openvino"). Raises CheckpointError if the folder is anything else or damaged."""
+
+    def __init__(self, path: Path, device: str | None = None) -> None:
+        if importlib.util.find_spec("openvino") is None:
+            raise MissingDependencyError("openvino", "running an OpenVINO model", "openvino")
+        if device is not None and select_device(device).type != "cpu":
+            raise SettingsError(f"device={device}: OpenVINO models run on the CPU here; use device=cpu, or the ONNX model on a GPU")
+        self.device = torch.device("cpu")
+        model = _read(path)
+        self.info = decode(_metadata(model), path)
+        outputs = {name: output.partial_shape for output in model.outputs for name in output.names}
+        channels = 4 + len(self.info.names) + MASKS
+        if not {"output0", "output1"} <= set(outputs) or outputs["output0"][1] != channels:
+            raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
+        self.compiled = _compiled(model)
+
+    def __call__(self, images: torch.Tensor) -> RawOutput:
+        """See types.Backend. Raises SettingsError for a shape that a static artifact does not take."""
+        check_shape(self.info, images)
+        results = self.compiled(images.cpu().contiguous().numpy())
+        # a copy: OpenVINO writes the next answers into the same memory
+        return RawOutput(*(torch.from_numpy(results[name].copy()) for name in ("output0", "output1")))
+
+
+def _read(path: Path) -> Any:
+    import openvino
+
+    file = path / OPENVINO_FILE
+    if not file.is_file() or not file.with_suffix(".bin").is_file():
+        raise CheckpointError(f"{path}: {OPENVINO_FILE} or its .bin file is missing; export it again")
+    try:
+        return openvino.Core().read_model(file)
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or ["?"])[-1][:200]
+        raise CheckpointError(f"{path}: not a readable OpenVINO model; it may be truncated or damaged ({reason})") from None
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    if not model.has_rt_info(["model_info"]):
+        return {}
+    return {key: str(getattr(value, "value", value)) for key, value in model.get_rt_info(["model_info"]).value.items()}
+
+
+def _compiled(model: Any) -> Any:
+    import openvino
+
+    # full precision, whatever the processor would prefer: the answers are those that the export was compared with
+    wanted = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    return openvino.Core().compile_model(model, "CPU", wanted)

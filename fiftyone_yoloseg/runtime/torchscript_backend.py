@@ -1,0 +1,44 @@
+"""Exported TorchScript models."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+from ..engine.devices import select_device
+from ..errors import CheckpointError
+from ..nn.head import MASKS
+from ..types import RawOutput
+from .metadata import TORCHSCRIPT_FILE, check_shape, decode
+
+
+class TorchScriptBackend:
+    """Runs an artifact of export(format="torchscript"). Raises CheckpointError if the file is anything else or damaged."""
+
+    def __init__(self, path: Path, device: str | None = None) -> None:
+        self.path, self.device = path, select_device(device)
+        extra = {TORCHSCRIPT_FILE: ""}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.net = torch.jit.load(str(path), map_location=self.device, _extra_files=extra)
+        except (RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or ["?"])[0][:200]
+            raise CheckpointError(f"{path}: not a readable TorchScript model; it may be truncated or damaged ({reason})") from None
+        try:
+            mapping = json.loads(extra[TORCHSCRIPT_FILE] or "{}")
+        except ValueError:
+            mapping = {}
+        self.info = decode(mapping if isinstance(mapping, dict) else {}, path)
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> RawOutput:
+        """See types.Backend. Raises SettingsError for a shape that a static artifact does not take."""
+        check_shape(self.info, images)
+        output = self.net(images.to(self.device))
+        if not (isinstance(output, tuple) and len(output) == 2 and output[0].shape[1] == 4 + len(self.info.names) + MASKS):
+            raise CheckpointError(f"{self.path}: its outputs are not those that its metadata describes; export it again")
+        return RawOutput(*output)
