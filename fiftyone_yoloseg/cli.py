@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"yoloseg: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print(
-            "yoloseg: interrupted; a training goes on with: yoloseg train resume=true model=<run folder>/weights/last.pt", file=sys.stderr
-        )
+        training = {"train", "mode=train"} & set(sys.argv[1:] if arguments is None else arguments)
+        hint = "; the training goes on with: yoloseg train resume=true model=<run folder>/weights/last.pt" if training else ""
+        print(f"yoloseg: interrupted{hint}", file=sys.stderr)
         sys.exit(130)
 
 

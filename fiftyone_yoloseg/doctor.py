@@ -6,9 +6,11 @@ import importlib.util
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .data.files import cache_folder
 
 PACKAGES = (
     "fiftyone",
@@ -48,7 +50,22 @@ def report() -> dict[str, Any]:
         "gpus": gpus,
         "packages": packages,
         "database": _database(),
+        "cache": _cache(),
     }
+
+
+def _cache() -> dict[str, Any]:
+    """The folder of what can be made again, which may be removed, and its size in MB."""
+    folder = cache_folder()
+    size = sum(_size(Path(parent, name)) for parent, _, names in os.walk(folder) for name in names)
+    return {"folder": str(folder), "MB": round(size / 1e6, 1)}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:  # another process has just removed it
+        return 0
 
 
 def _database() -> str:

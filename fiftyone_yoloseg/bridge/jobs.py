@@ -73,7 +73,7 @@ def train(params: Params, progress: ProgressFn, should_stop: Callable[[], bool])
     metrics = result.metrics.results_dict if result.metrics else {}
     lines = [
         f"**{result.epochs} epochs** at {result.seconds_per_step:.2f} s a step" + (", stopped on request" if result.stopped else ""),
-        f"Best epoch {result.best_epoch}: " + _scores(metrics),
+        _best(result.best_epoch, metrics, result.stopped),
         f"Checkpoint: `{result.best}`",
         f"Run folder: `{result.dir}`",
         *notes,
@@ -148,9 +148,16 @@ JOBS: dict[str, Job] = {
 }
 
 
+def _best(epoch: int, metrics: dict[str, float], stopped: bool) -> str:
+    """What is known of best.pt at the end of a training."""
+    if not epoch:
+        return "No epoch is complete: the checkpoint holds the weights as they are, not validated"
+    if metrics:
+        return f"Best epoch {epoch}: {_scores(metrics)}"
+    return f"Best epoch {epoch}: {'not validated in this session' if stopped else 'no validation images'}"
+
+
 def _scores(metrics: dict[str, float]) -> str:
-    if not metrics:
-        return "no validation images"
     mask, box = _number(metrics["metrics/mAP50-95(M)"]), _number(metrics["metrics/mAP50-95(B)"])
     return f"mask mAP **{mask}**, box mAP **{box}** (IoU 0.50:0.95)"
 

@@ -77,8 +77,8 @@ def _entry(image: Path, path: Path, split: str, nc: int) -> Entry:
     labels = read_label_file(path, *file.size, nc)
     problems = []
     for problem in labels.problems:
-        where, _, reason = problem.partition(": ")
-        problems.append(LabelProblem("bad_labels", Path(where).name, reason))
+        line, _, reason = problem.removeprefix(str(path)).partition(": ")
+        problems.append(LabelProblem("bad_labels", path.name + line, reason))
     if labels.duplicates:
         problems.append(LabelProblem("duplicate_objects", path.name, "repeated rows, read as one", labels.duplicates))
     return Entry(str(image), file, ImageRecord(image, *file.size, tuple(labels.records)), split, problems=problems)

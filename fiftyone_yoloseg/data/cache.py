@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 KEPT_DAYS = 90
 _READERS = ("numpy", "opencv-python-headless", "pillow", "pycocotools")
+_BROKEN = (sqlite3.DatabaseError, UnicodeError)
+"""What reading a damaged file raises: SQLite's message may quote its bytes, which are no text then."""
 _HEAD = struct.Struct("<I33s33s16s4I")
 _TABLES = """
 CREATE TABLE about (value TEXT);
@@ -124,7 +126,7 @@ class ScanCache:
             return {}
         try:
             rows = self._old.execute(f"SELECT id, entry FROM images WHERE id IN ({','.join('?' * len(keys))})", keys).fetchall()
-        except sqlite3.DatabaseError as error:
+        except _BROKEN as error:
             raise Damaged(str(error)) from error
         self._found += len(rows)
         return {key: _entry(key, data) for key, data in rows}
@@ -150,7 +152,7 @@ class ScanCache:
                 _clean(self.path)
             elif self._old is not None:
                 os.utime(self.path)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, UnicodeError, OSError) as error:
             self._give_up(error)
         finally:
             self._close()
@@ -195,7 +197,7 @@ class ScanCache:
                     tuple(complete),
                 )
                 new.execute("DETACH old")
-        except (sqlite3.DatabaseError, Damaged) as error:
+        except (*_BROKEN, Damaged) as error:
             log.warning("The cache file %s is damaged (%s): it is replaced", self.path, error)
         new.execute("CREATE INDEX by_split ON images (split)")
 
@@ -229,7 +231,7 @@ def _open(path: Path, about: str | None) -> sqlite3.Connection | None:
         raise Damaged(str(error)) from error
     try:
         row = connection.execute("SELECT value FROM about").fetchone()
-    except sqlite3.DatabaseError as error:
+    except _BROKEN as error:
         connection.close()
         raise Damaged(str(error)) from error
     if row == (about,):

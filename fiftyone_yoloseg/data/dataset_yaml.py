@@ -6,10 +6,11 @@ Keys: path (root folder), train, val (or validation), test, names, nc. An entry 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path, PurePosixPath
-from reprlib import repr as short  # a few aliases can stand for more text than there is memory
+from reprlib import Repr
 from typing import Any
 
 import yaml
@@ -22,6 +23,20 @@ from .images import IMAGE_SUFFIXES, list_images
 SPLITS = ("train", "val", "test")
 NO_DOWNLOAD = "The yaml has a download entry, which we never run: fetch the images yourself"
 _ALIASES = {"validation": "val", "valid": "val"}
+_DEPTH = 100
+"""Collections in each other. PyYAML takes seconds for thousands, and then Python's stack ends."""
+_LONGEST = 200
+_repr = Repr()
+_repr.maxlevel = 2
+
+
+def short(value: Any) -> str:
+    """What stands in the file, for a message: a few aliases can stand for more text than there is memory."""
+    return cut(_repr.repr(value))
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +71,10 @@ def read_dataset_yaml(path: Path | str, splits: Sequence[str] | None = None) -> 
     path = Path(path)
     data = _load(path)
     names = read_names(data, path)
-    entries = {split: data[key] for key, split in [*_ALIASES.items(), *zip(SPLITS, SPLITS, strict=True)] if data.get(key) is not None}
+    given = [*_ALIASES.items(), *zip(SPLITS, SPLITS, strict=True)]
+    entries = {split: data[key] for key, split in given if data.get(key) not in (None, "")}
     if not entries:
-        raise DataError(f"{path}: has no train, val or test entry")
+        raise DataError(f"{path}: has no train, val or test entry: add one, the folder or the list of its images")
     for split in splits or ():
         if split not in entries:
             raise DataError(f"{path}: has no {split!r} entry; it has {', '.join(entries)}")
@@ -66,7 +82,7 @@ def read_dataset_yaml(path: Path | str, splits: Sequence[str] | None = None) -> 
     if root is not None and not isinstance(root, str):
         raise DataError(f"{path}: path must be a folder, not {short(root)}")
     root = path.parent / (root or "")
-    if not root.is_dir():  # a path of the author's machine: the images are often beside the yaml
+    if not _is(Path.is_dir, root):  # a path of the author's machine: the images are often beside the yaml
         root = path.parent
     wanted = [split for split in SPLITS if split in (entries if splits is None else splits)]
     try:
@@ -101,18 +117,39 @@ def _load(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: is a folder; give the dataset.yaml in it")
     text = read_text(path)
     try:
-        for event in yaml.parse(text):  # merges copy, and copies of copies fill the memory; aliases do not
-            if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.style is None:
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise DataError(f"{path}:{line}: merge keys (<<) are not read; write the keys out")
+        _check_events(path, text)
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
-        raise DataError(f"{path}{where}: is not plain YAML: {getattr(error, 'problem', None) or error}") from None
+        raise DataError(f"{path}{where}: is not plain YAML: {cut(str(getattr(error, 'problem', None) or error))}") from None
     if not isinstance(data, dict):
         raise DataError(f"{path}: is not a dataset.yaml: it must have the keys train, val and names")
     return data
+
+
+def _check_events(path: Path, text: str) -> None:
+    """Refuse, before anything is built of it, what would take too long, and what PyYAML would drop without a word."""
+    inside: list[tuple[dict[str, int] | None, int]] = []  # the lines of a mapping's keys, None for a list; nodes so far
+    for event in yaml.parse(text):  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.NodeEvent) and inside:
+            keys, nodes = inside[-1]
+            inside[-1] = keys, nodes + 1
+            if isinstance(event, yaml.ScalarEvent) and keys is not None and nodes % 2 == 0:
+                if event.value in keys:
+                    first = keys[event.value]
+                    raise DataError(f"{path}:{line}: the key {short(event.value)} is on line {first} too: remove one of them")
+                keys[event.value] = line
+        if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.style is None:
+            # merges copy, and copies of copies fill the memory; aliases do not
+            raise DataError(f"{path}:{line}: merge keys (<<) are not read; write the keys out")
+        if isinstance(event, yaml.CollectionStartEvent):
+            inside.append(({} if isinstance(event, yaml.MappingStartEvent) else None, 0))
+            if len(inside) > _DEPTH:
+                raise DataError(f"{path}:{line}: more than {_DEPTH} lists or mappings in each other: is this a dataset.yaml?")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            inside.pop()
 
 
 def read_names(data: Mapping[str, Any], path: Path) -> Names:
@@ -122,17 +159,14 @@ def read_names(data: Mapping[str, Any], path: Path) -> Names:
         raw = dict(enumerate(raw))
     if not isinstance(raw, dict) or not raw:
         raise DataError(f"{path}: has no names; write them as a list or as index: name")
-    try:
-        names = {int(index): str(name) for index, name in raw.items() if not isinstance(name, (list, dict))}
-    except (TypeError, ValueError):
-        raise DataError(f"{path}: names must be a list or index: name, got {short(raw)}") from None
+    names = {_index(index, path): _name(index, name, path) for index, name in raw.items()}
     if len(names) != len(raw):
         raise DataError(f"{path}: names must have one name an index, got {short(raw)}")
     if sorted(names) != list(range(len(raw))):
-        raise DataError(f"{path}: class indices in names must be 0..{len(raw) - 1} without gaps, got {sorted(names)}"[:300])
+        raise DataError(f"{path}: class indices in names must be 0..{len(raw) - 1} without gaps, got {cut(str(sorted(names)))}")
     nc = data.get("nc", len(names))
     if nc != len(names):
-        raise DataError(f"{path}: nc is {short(nc)} but names has {len(names)} classes")
+        raise DataError(f"{path}: nc is {short(nc)} but names has {len(names)} classes: correct one of them, or leave nc out")
     first: dict[str, int] = {}
     for index, name in sorted(names.items()):
         if first.setdefault(name, index) != index:
@@ -143,16 +177,37 @@ def read_names(data: Mapping[str, Any], path: Path) -> Names:
     return dict(sorted(names.items()))
 
 
+def _index(index: Any, path: Path) -> int:
+    if isinstance(index, int) and not isinstance(index, bool):
+        return index
+    if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10:
+        return int(index)
+    raise DataError(f"{path}: names must be a list or index: name, and {short(index)} is not the index of a class")
+
+
+def _name(index: Any, name: Any, path: Path) -> str:
+    """Numbers and dates are names too; what YAML makes of yes, no and null is not what was written."""
+    if isinstance(name, bool) or not isinstance(name, (str, int, float, date)):
+        raise DataError(f"{path}: class {short(index)} is called {short(name)}, which is not text: put its name in quotes")
+    text = str(name)
+    if not text.strip():
+        raise DataError(f"{path}: class {short(index)} has an empty name: give it one")
+    if any(c < " " or "\x7f" <= c < "\xa0" for c in text):
+        raise DataError(f"{path}: class {short(index)} is called {short(text)}: names are one line without control characters")
+    return text
+
+
 def _images(entry: Any, root: Path, yaml_path: Path, split: str, lists: dict[Path, None]) -> list[Path]:
     """The images of one entry; the lists that it names are added to `lists`."""
     entries = entry if isinstance(entry, list) else [entry]
     found: dict[Path, None] = {}
     for item in entries:
-        if not isinstance(item, str):
-            raise DataError(f"{yaml_path}: {split}: {short(item)} is not a path")
+        if not isinstance(item, str) or not item:
+            raise DataError(f"{yaml_path}: {split}: {short(item)} is not a path: give a folder, a .txt list or an image")
         found.update(dict.fromkeys(_one_entry(_locate(item, root, yaml_path, split), root, lists)))
     if not found:
-        raise DataError(f"{yaml_path}: {split}: no images in {', '.join(str(_locate(e, root, yaml_path, split)) for e in entries)}")
+        places = cut(", ".join(str(_locate(e, root, yaml_path, split)) for e in entries[:10]))
+        raise DataError(f"{yaml_path}: {split}: no images in {places or 'an empty list'}: correct the entry, or put images there")
     return list(found)
 
 
@@ -161,9 +216,18 @@ def _locate(item: str, root: Path, yaml_path: Path, split: str) -> Path:
     if item.startswith("../"):  # a widespread exporter writes ../train/images for a folder beside the yaml
         candidates.append(root / item[3:])
     for candidate in candidates:
-        if candidate.exists():
+        if _is(Path.exists, candidate):
             return candidate
-    raise DataError(f"{yaml_path}: {split}: there is no {candidates[0]}")
+    dead = ", a link that leads nowhere" if _is(Path.is_symlink, candidates[0]) else ""
+    raise DataError(f"{yaml_path}: {split}: there is no {cut(str(candidates[0]))}{dead}: correct the entry or `path`")
+
+
+def _is(question: Callable[[Path], bool], path: Path) -> bool:
+    """pathlib raises for names that are too long, and for zero bytes in some versions of Python."""
+    try:
+        return question(path)
+    except (OSError, ValueError):
+        return False
 
 
 def _one_entry(path: Path, root: Path, lists: dict[Path, None]) -> list[Path]:
@@ -179,7 +243,7 @@ def _one_entry(path: Path, root: Path, lists: dict[Path, None]) -> list[Path]:
 
 def _lines(path: Path, root: Path) -> Iterator[tuple[int, Path]]:
     """Line numbers and images of a list. "./" means beside the list; other relative paths start at the root."""
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         name = line.strip()
         if name and not name.startswith("#"):
             yield number, path.parent / name[2:] if name.startswith("./") else root / name

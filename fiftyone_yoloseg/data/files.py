@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import os
@@ -15,6 +16,8 @@ import platformdirs
 from ..errors import DataError
 
 CACHE_VARIABLE = "YOLOSEG_CACHE_DIR"
+FOLDER = "is a folder, not a file: move it away"
+DEAD_LINK = "is a link to a file that is not there: mend the link, or remove it"
 
 
 def cache_folder() -> Path:
@@ -68,8 +71,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 def read_text(path: Path) -> str:
     """UTF-8 text, with or without a BOM; every line end is \\n. Raises DataError naming the file."""
     try:
-        return Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        data = Path(path).read_bytes()
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text (byte {error.start + 1})") from None
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError(f"{path}: is UTF-16 text: save it as UTF-8") from None
+        raise DataError(f"{path}: is not UTF-8 text (byte {error.start + 1}): save it as UTF-8, or take it away") from None
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: {FOLDER}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        dead = isinstance(error, FileNotFoundError) and os.path.islink(path)
+        raise DataError(f"{path}: {DEAD_LINK if dead else f'cannot be read: {error.strerror or error}'}") from error

@@ -9,9 +9,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from .files import DEAD_LINK, FOLDER
+
 SETTLE = 2.0
 """Seconds. A file that changed less than this before it was looked at may change again unseen: clocks of file systems are coarse."""
 
+LEFT_OUT = ". Its image is left out"
+"""Ends what is said of a label file that cannot be read: an image is no background because of that."""
 NO_PRINT = b"\xff" * 33
 _PRINT = struct.Struct("<BQqqQ")
 _ABSENT, _OWN, _BESIDE = range(3)
@@ -72,13 +76,13 @@ def look(image: Path, listed: Path | None = None) -> Look:
         if labels is None and beside != label and (labels := _stat(beside)) is not None:
             label, kind = beside, _BESIDE
     except OSError as error:
-        return _useless(image, f"{label}: cannot be read: {_why(error)}; its image is left out")
+        return _useless(image, f"{label}: cannot be read: {_why(error)}{LEFT_OUT}")
     if labels is None:
         if os.path.islink(label):
-            return _useless(image, f"{label}: is a link to a file that is not there; its image is left out")
+            return _useless(image, f"{label}: {DEAD_LINK}{LEFT_OUT}")
         label, kind = None, _ABSENT
     elif not stat.S_ISREG(labels.st_mode):
-        return _useless(image, f"{label}: is not a file; move it away. Its image is left out")
+        return _useless(image, f"{label}: {FOLDER if stat.S_ISDIR(labels.st_mode) else 'is not a file: move it away'}{LEFT_OUT}")
     return Look(
         image,
         label,
@@ -96,7 +100,7 @@ def _useless(image: Path, problem: str) -> Look:
 def _stat(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
 
 

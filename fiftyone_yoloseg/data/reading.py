@@ -16,6 +16,7 @@ from ..errors import DataError
 from .files import read_text
 from .images import image_size
 from .packed import PackedInstances, pack
+from .places import LEFT_OUT
 from .processes import LightPool, cpus
 from .yolo_labels import read_label_file
 
@@ -69,7 +70,7 @@ def _read(image: str, label: str | None, known: Facts | None, nc: int) -> Readin
     try:
         text = "" if label is None else read_text(Path(label))
     except DataError as error:
-        return Reading(None, None, [f"{error}; its image is left out"])
+        return Reading(None, None, [f"{error}{LEFT_OUT}"])
     facts = Facts(height, width, hashlib.blake2b(text.encode(), digest_size=16).digest())
     if facts == known:
         return Reading(facts, None)

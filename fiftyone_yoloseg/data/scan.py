@@ -155,7 +155,7 @@ class _Scan:
             self.done += len(piece.looks)
             if self.progress is not None:
                 self.progress(self.done / self.total, f"{split}: {len(records)} images")
-        report.problems += _shared_labels(images, np.frombuffer(inodes[1], np.uint64))
+        report.problems += self._shared_labels(images, np.frombuffer(inodes[1], np.uint64))
         self.inodes[split] = np.frombuffer(inodes[0], np.uint64)
         _require(split, records, self.yaml, report.problems[before:])
         report.images += len(records)
@@ -203,6 +203,17 @@ class _Scan:
             report.duplicates += entry.duplicates
             yield ImageRecord(one.image, entry.height, entry.width, PackedInstances(entry.objects, entry.instances))
 
+    def _shared_labels(self, images: Sequence[Path], inodes: npt.NDArray[np.uint64]) -> Iterator[str]:
+        """One problem for each further image with the label file of another: a.jpg and a.png, or one line twice in a list of labels."""
+        order = np.argsort(inodes, kind="stable")
+        inodes, listed = inodes[order], self.yaml.labels
+        for at in np.flatnonzero((inodes[1:] == inodes[:-1]) & (inodes[1:] != 0)).tolist():
+            first, second = images[order[at]], images[order[at + 1]]
+            label, other = (listed.get(image) or find_label(image) for image in (first, second))
+            if os.fspath(label).casefold() == os.fspath(other).casefold():  # else one is a link to the other, which somebody made
+                remedy = "correct the list of label files" if first in listed else "rename one of them, and give it its own labels"
+                yield f"{label}: is the label file of {first.name} and of {second.name}: {remedy}"
+
     def _shared_images(self) -> Iterator[str]:
         """One problem for each pair of splits with an image in common: the same file, by whatever path."""
         splits = list(self.inodes)
@@ -225,17 +236,6 @@ def _entry(one: Look, facts: Facts, reading: Reading, same: Entry | None) -> Ent
     assert packed is not None
     problems = [text.removeprefix(one.label or "") for text in reading.problems]
     return Entry(image, label, facts.digest, facts.height, facts.width, reading.duplicates, packed.number, packed.data, problems)
-
-
-def _shared_labels(images: Sequence[Path], inodes: npt.NDArray[np.uint64]) -> Iterator[str]:
-    """One problem for each further image with the label file of another: a.jpg and a.png."""
-    order = np.argsort(inodes, kind="stable")
-    inodes = inodes[order]
-    for at in np.flatnonzero((inodes[1:] == inodes[:-1]) & (inodes[1:] != 0)).tolist():
-        first, second = images[order[at]], images[order[at + 1]]
-        label, other = find_label(first), find_label(second)
-        if os.fspath(label).casefold() == os.fspath(other).casefold():  # else one is a link to the other, which somebody made
-            yield f"{label}: is the label file of {first.name} and of {second.name}; rename one of them, and give it its own labels"
 
 
 def _require(split: str, records: list[ImageRecord], yaml: DatasetYaml, problems: list[str]) -> None:

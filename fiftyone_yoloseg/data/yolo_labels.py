@@ -20,7 +20,7 @@ from ..errors import DataError, SettingsError
 from ..geometry import masks
 from ..geometry.masks import Bitmap, Crop
 from ..geometry.polygons import Outline, Walk, bitmap_outlines
-from ..geometry.rasterize import OwnOutline, foreign_to_crop, own_outlines, paint
+from ..geometry.rasterize import OwnOutline, foreign_to_crop, own_outlines, paint, tangled
 from ..types import InstanceRecord
 from .files import read_text, write_text
 from .label_text import Floats, parse_fixed, walks_text
@@ -29,6 +29,7 @@ Dialect = Literal["bridge", "rows", "rle"]
 OUTSIDE = 0.01
 """Coordinates may be this far outside of [0, 1] and are clipped; farther ones are errors."""
 RLE = "rle"
+_PREDICTIONS = "if the last number is a confidence, import the file as predictions"
 Box = tuple[float, float, float, float]
 
 
@@ -65,7 +66,7 @@ EXACT = RowStyle()
 
 @dataclass(slots=True)
 class LabelFile:
-    """What a label file holds. problems: "file:line: what" for each row left out. duplicates: repeated rows dropped."""
+    """What a label file holds. problems: "file:line: what is wrong: what to do" for each row left out. duplicates: repeated rows dropped."""
 
     records: list[InstanceRecord] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -93,7 +94,7 @@ class Rows:
 
 
 class _RowError(ValueError):
-    """What is wrong with one row."""
+    """What is wrong with one row, and what to do."""
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ def read_label_file(path: Path | str, height: int, width: int, nc: int, *, confi
     try:
         rows = read_rows(read_text(path), height, width, nc, confidences=confidences)
     except DataError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if isinstance(error.__cause__, FileNotFoundError) and not path.is_symlink():
             return LabelFile()
         if strict:
             raise
@@ -149,6 +150,8 @@ def read_rows(text: str, height: int, width: int, nc: int, *, confidences: bool 
         rows = []
         for number, line in lines:
             try:
+                if "\0" in line:
+                    raise _RowError("holds zero bytes, as files do that were being written when a computer crashed: write it anew")
                 rows.append(_parse(line.split(), number, height, width, nc, confidences))
             except _RowError as error:
                 out.problems.append((number, str(error)))
@@ -215,6 +218,8 @@ def _own_outlines(rows: Sequence[_Row], height: int, width: int) -> list[OwnOutl
 def _object(row: _Row, outline: OwnOutline | None, height: int, width: int) -> RowObject:
     if row.rle is not None:
         return RowObject(row.line, row.cls, row.rle, confidence=row.confidence)
+    if tangled(row.values.reshape(-1, 2) * [width, height], height):
+        raise _RowError("has an outline that crosses itself without end: draw it anew, or remove it")
     if outline is not None:
         return RowObject(row.line, row.cls, paint(outline.rings, height, width), confidence=row.confidence)
     if len(row.values) == 4:
@@ -229,46 +234,55 @@ def _parse(fields: list[str], line: int, height: int, width: int, nc: int, confi
     rle = None
     if len(fields) > 1 and fields[1] == RLE:
         fields, rle = _parse_rle(fields, height, width)
-    try:
-        numbers = np.array(fields, np.float64)
-    except ValueError:
-        word = next(f for f in fields if not _is_number(f))
-        raise _RowError(f"{word[:40]!r} is not a number") from None
+    numbers = _numbers(fields)
     if not np.isfinite(numbers).all():
-        raise _RowError("holds a number that is not finite (nan or inf)")
+        raise _RowError("holds a number that is not finite (nan, inf, or too large): draw the object anew, or remove the row")
     if not numbers[0].is_integer():
-        raise _RowError(f"class {fields[0][:40]} is not a whole number")
+        raise _RowError(f"class {fields[0][:40]} is not a whole number: a row begins with the number of its class")
     cls, values, confidence = int(numbers[0]), numbers[1:], None
     if not 0 <= cls < nc:
-        raise _RowError(f"class {fields[0][:40]} is not in 0..{nc - 1}")
+        raise _RowError(f"class {fields[0][:40]} is not in 0..{nc - 1}: correct it, or add its name to the names")
     if confidences and (len(values) == 1 if rle else len(values) % 2 and len(values) >= 5):
         values, confidence = values[:-1], float(values[-1])
         if not 0 <= confidence <= 1:
-            raise _RowError(f"confidence {confidence:g} is not in [0, 1]")
+            raise _RowError(f"confidence {confidence:g} is not in [0, 1]: correct it, or leave it out")
     if rle is not None:
         if len(values):
-            raise _RowError(f"has {len(values)} numbers after its run lengths")
+            raise _RowError(f"has {len(values)} numbers after its run lengths: remove them; {_PREDICTIONS}")
         return _Row(line, cls, values, confidence, rle)
     if len(values) < 4:
-        raise _RowError(f"has {len(values)} coordinates; a box needs 4, a polygon 6 or more")
+        raise _RowError(f"has {len(values)} coordinates, but a box needs 4 and a polygon 6 or more: complete the row, or remove it")
     if len(values) % 2:
-        raise _RowError(f"has an odd number of coordinates ({len(values)})")
+        raise _RowError(f"has an odd number of coordinates ({len(values)}): complete the row, or remove it; {_PREDICTIONS}")
     if values.min() < -OUTSIDE or values.max() > 1 + OUTSIDE:
         worst = values[np.argmax(np.abs(values - 0.5))]
-        hint = "; coordinates must be shares of the image size, not pixels" if worst > 2 else ""
-        raise _RowError(f"coordinate {worst:g} is not in [0, 1]{hint}")
+        hint = "divide pixels by the image's width and height" if worst > 2 else "cut the outline at the border of the image"
+        raise _RowError(f"coordinate {worst:g} is not in [0, 1]: {hint}")
     return _Row(line, cls, values, confidence)
 
 
 def _parse_rle(fields: list[str], height: int, width: int) -> tuple[list[str], Crop]:
     """A row of run lengths -> its other fields, and the pixels."""
     if len(fields) < 5:
-        raise _RowError("is cut off: a row of run lengths is `class rle height width counts`")
+        raise _RowError("is cut off: write it anew, as `class rle height width counts`")
+    size = [int(n) if n.is_integer() else n for n in _numbers(fields[2:4]).tolist()]
     try:
-        mask = masks.from_checked_rle({"size": [int(fields[2]), int(fields[3])], "counts": fields[4]}, height, width)
+        mask = masks.from_checked_rle({"size": size, "counts": fields[4]}, height, width)
     except ValueError as error:
-        raise _RowError(str(error)) from None
+        raise _RowError(f"{error}: write it anew from the object's mask") from None
     return [fields[0], *fields[5:]], (masks.crop_bitmap(mask), mask.x, mask.y)
+
+
+def _numbers(fields: Sequence[str]) -> Floats:
+    """Of what Python takes for a number, only what every reader does: no digits of other scripts, no 1_000."""
+    try:
+        text = "".join(fields)
+        if text.isascii() and "_" not in text:
+            return np.array(fields, np.float64)
+    except ValueError:
+        pass
+    word = next(field for field in fields if not _is_number(field))
+    raise _RowError(f"{word[:40]!r} is not a number: a row is the number of a class and coordinates, with spaces between them")
 
 
 def _is_number(text: str) -> bool:
@@ -276,16 +290,18 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return text.isascii() and "_" not in text
 
 
 def _rectangle(values: Floats, height: int, width: int) -> tuple[Crop, Box]:
     """Pixels and box of cx, cy, w, h: the pixels whose centres are inside, at least one."""
     cx, cy, w, h = values.tolist()
     if w <= 0 or h <= 0:
-        raise _RowError(f"is a box without area (w {w:g}, h {h:g})")
+        raise _RowError(f"is a box without area (w {w:g}, h {h:g}): give it a width and a height, or remove it")
     edges = np.array([[cx - w / 2, cy - h / 2], [cx + w / 2, cy + h / 2]]) * [width, height]
     (x1, y1), (x2, y2) = np.clip(edges, 0, [width, height]).tolist()
+    if x1 >= x2 or y1 >= y2:
+        raise _RowError("is a box outside the image: move it, or remove it")
     left, top = min(math.floor(x1 + 0.5), width - 1), min(math.floor(y1 + 0.5), height - 1)
     right, bottom = max(math.floor(x2 + 0.5), left + 1), max(math.floor(y2 + 0.5), top + 1)
     return (np.ones((bottom - top, right - left), np.uint8), left, top), (x1, y1, x2, y2)

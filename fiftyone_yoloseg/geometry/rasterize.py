@@ -14,6 +14,7 @@ No polygon is lost: one that covers no pixel by these rules paints the pixels of
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ from .polygons import MARK, OFFSET, OPEN, Marks, Points
 
 # how far a vertex may be from its place: 6 decimals are 0.01 pixels at a width of 20,000
 SLACK = 0.02
+LONGEST = 5_000_000
+"""Pixels. A longer outline, one that crosses itself without end, is filled by OpenCV: COCO's rasteriser would take gigabytes."""
 Lattice = npt.NDArray[np.int32]
 
 
@@ -48,7 +51,7 @@ def polygon_to_crop(points: Points, height: int, width: int) -> Crop:
 
 def foreign_to_crop(points: Points, height: int, width: int) -> Crop:
     """Somebody else's polygon, taken apart where a part is closed. A ring inside the parts before it says nothing as a part: it is a hole."""
-    rings = _closed_rings(points)
+    rings = _closed_rings(_without_repeats(points))
     if len(rings) == 1:
         return _foreign_ring(rings[0], height, width)
     pieces = [_foreign_ring(ring, height, width) for ring in rings]
@@ -60,20 +63,32 @@ def foreign_to_crop(points: Points, height: int, width: int) -> Crop:
             window &= 1 - bits
         else:
             window |= bits
-    return canvas, x, y
+    return (canvas, x, y) if canvas.any() else masks.union(pieces)  # the same part twice is no hole
+
+
+def _without_repeats(points: Points) -> Points:
+    """Of a point that is repeated, two are enough: the end of a part, and the beginning of the next."""
+    again = np.all(points[1:] == points[:-1], 1)
+    return points[np.concatenate([[True] * min(len(points), 2), ~(again[1:] & again[:-1])])]
 
 
 def _closed_rings(points: Points) -> list[Points]:
     """The parts of a polygon if each ends with its first point, else the polygon itself."""
-    rings, rest = [], points
-    while len(rest) >= 4:
-        again = np.flatnonzero(np.all(rest[3:] == rest[0], 1))
-        if not len(again):
+    if not np.any(np.all(points[3:-4] == points[0], 1)):
+        return [points]
+    places: dict[tuple[float, float], list[int]] = {}
+    vertices = list(map(tuple, points.tolist()))
+    for i, vertex in enumerate(vertices):
+        places.setdefault(vertex, []).append(i)
+    rings, start = [], 0
+    while start + 4 <= len(points):
+        same = places[vertices[start]]
+        at = bisect_left(same, start + 3)
+        if at == len(same):
             break
-        end = int(again[0]) + 3
-        rings.append(rest[:end])
-        rest = rest[end + 1 :]
-    return rings if len(rings) > 1 and not len(rest) else [points]
+        rings.append(points[start : same[at]])
+        start = same[at] + 1
+    return rings if len(rings) > 1 and start == len(points) else [points]
 
 
 def _foreign_ring(points: Points, height: int, width: int) -> Crop:
@@ -82,8 +97,23 @@ def _foreign_ring(points: Points, height: int, width: int) -> Crop:
         return _fill_whole_numbers(whole.astype(np.int32), height, width)
     if np.abs(points - np.floor(points) - 0.5).max() < SLACK:
         return paint([np.floor(points).astype(np.int32)], height, width)
-    drawn = _fill_coco(points, height, width)
-    return drawn if drawn[0].any() else paint([np.floor(points).astype(np.int32)], height, width)
+    drawn = _fill_coco(points, height, width) if _length(points) < LONGEST else None
+    return drawn if drawn is not None and drawn[0].any() else paint([np.floor(points).astype(np.int32)], height, width)
+
+
+def _length(points: Points) -> float:
+    """Of the outline in pixels, as far as COCO's rasteriser counts: it keeps several numbers for each fifth of a pixel."""
+    return float(np.abs(points - np.roll(points, 1, 0)).max(1).sum())
+
+
+def tangled(points: Points, height: int) -> bool:
+    """Whether an outline, (n, 2) in image pixels, crosses itself so often that filling it would take more than some ten seconds.
+
+    OpenCV sorts the crossings of each line of pixels again: their squares count. An outline of many pixels' borders is as long, but has
+    short sides.
+    """
+    travel = float(np.abs(np.diff(points[:, 1])).sum())
+    return travel > 20 * len(points) and travel**2 > 1e10 * height
 
 
 def polygons_to_mask(parts: Sequence[Points], height: int, width: int) -> CropMask:

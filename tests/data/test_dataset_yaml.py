@@ -111,7 +111,7 @@ def test_missing_file_folder_and_binary(root: Path) -> None:
         read_dataset_yaml(root / "none.yaml")
     with pytest.raises(DataError, match="is a folder"):
         read_dataset_yaml(root)
-    (root / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    (root / "b.yaml").write_bytes(b"\xff\xd8\x00")
     with pytest.raises(DataError, match="not UTF-8"):
         read_dataset_yaml(root / "b.yaml")
 

@@ -90,7 +90,7 @@ def test_bom_crlf_and_tabs(tmp_path: Path) -> None:
         ("nan 0.1 0.1 0.9 0.1 0.5 0.9", "not finite"),
         ("0 0.1 -0.2 0.9 0.1 0.5 0.9", "coordinate -0.2 is not in [0, 1]"),
         ("0 0.1 1.2 0.9 0.1 0.5 0.9", "coordinate 1.2 is not in [0, 1]"),
-        ("0 10 10 90 10 50 90", "not pixels"),
+        ("0 10 10 90 10 50 90", "divide pixels by the image's width and height"),
         ("0 0.1,0.1,0.9,0.1,0.5,0.9", "is not a number"),
         ("0 0.5 0.5 0 0.2", "box without area"),
         ("0 " + "x" * 1_000_000, "is not a number"),
@@ -135,14 +135,14 @@ def test_a_megabyte_line(tmp_path: Path) -> None:
 def test_not_text(tmp_path: Path) -> None:
     path = label(tmp_path, b"\xff\xd8\xff\xe0 a jpeg")
     out = read_label_file(path, 10, 10, nc=1)
-    assert out.records == [] and out.problems == [f"{path}: is not UTF-8 text (byte 1)"]
+    assert out.records == [] and out.problems == [f"{path}: is not UTF-8 text (byte 1): save it as UTF-8, or take it away"]
     with pytest.raises(DataError, match="not UTF-8"):
         read_label_file(path, 10, 10, nc=1, strict=True)
 
 
 def test_a_folder_with_the_name_of_a_label_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
-    assert "cannot be read" in read_label_file(tmp_path / "a.txt", 10, 10, nc=1).problems[0]
+    assert "a.txt: is a folder, not a file: move it away" in read_label_file(tmp_path / "a.txt", 10, 10, nc=1).problems[0]
 
 
 def test_confidences_of_prediction_files(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_styles_that_make_no_sense_are_refused(style: tuple[str, ...]) -> None:
     [
         ("0 rle 4", "is cut off"),
         ("0 rle 4 5 04", "image of [4, 6]"),
-        ("0 rle 4 x 04", "invalid literal"),
+        ("0 rle 4 x 04", "'x' is not a number"),
         ("0 rle 4 6 \x7f", "does not belong there"),
         ("0 rle 4 6 04", "do not add up"),
         ("0 rle 4 6 H", "do not add up"),

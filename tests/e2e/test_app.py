@@ -135,6 +135,7 @@ def app(url: str) -> Iterator[App]:
 
 def test_loop_in_the_app(app: App, test_data: Path, tmp_path: Path) -> None:
     browser_lists_operators(app)
+    check(app)
     convert(app, tmp_path / "converted ü")
     best = train(app, test_data / "peer" / "yolov8n-seg-shapes.pt")
     validate(app)
@@ -146,16 +147,44 @@ def test_loop_in_the_app(app: App, test_data: Path, tmp_path: Path) -> None:
 def browser_lists_operators(app: App) -> None:
     app.page.keyboard.press("Backquote")
     app.page.get_by_placeholder(re.compile("Search operations")).fill("YOLO-seg")
-    for name in ("convert to a folder", "train", "validate", "predict", "export a model", "import a folder"):
+    for name in ("check the data", "convert to a folder", "train", "validate", "predict", "export a model", "import a folder"):
         app.sees(f"YOLO-seg: {name}")
     app.shot("01-operator-browser")
     app.page.keyboard.press("Escape")
+
+
+def check(app: App) -> None:
+    app.open_operator("check the data")
+    app.sees("ground_truth (110 masks)")
+    app.type("Training size", "7")
+    app.refused(re.compile("from 32 to 8192"), "01-check-refused")
+    app.type("Training size", "320")
+    app.gone(re.compile("from 32 to 8192"))
+    app.type("Merge classes", "person:being")
+    app.execute()
+    app.sees(re.compile("12 images .8 train, 4 val."))
+    app.sees("what to do")
+    app.sees("being")
+    app.shot("01-check-done")
+    address = app.page.url
+    app.page.get_by_role("button", name="Show crowds").click()
+    app.page.wait_for_url(re.compile("view=yoloseg-check-crowds"))
+    app.close()
+    app.page.wait_for_timeout(2000)
+    app.shot("01-check-view")
+    app.page.goto(address)
+    app.page.locator("[data-cy=fo-grid] [data-cy=looker]").first.wait_for()
 
 
 def convert(app: App, out: Path) -> None:
     app.open_operator("convert to a folder")
     app.sees("ground_truth (110 masks)")
     app.sees("8 train, 4 val by their tags")
+    app.sees(re.compile(r"of 28 classes"))
+    app.choose("Validation samples", "At random")
+    app.sees("3 val", timeout=SLOW)
+    app.shot("02-convert-preview")
+    app.choose("Validation samples", "By sample tags: train, val, test")
     app.type("Folder", "some/relative/folder")
     app.refused(re.compile("give the full path"), "02-convert-refused")
     app.type("Folder", str(out))

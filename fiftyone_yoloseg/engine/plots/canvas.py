@@ -12,9 +12,11 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from ...data.files import write_bytes
 from ...types import Names
+from .fonts import dress_text, font_for
 
 # Okabe and Ito, "Color Universal Design" (2008)
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442"
@@ -49,6 +51,8 @@ def dress(axes: Axes, title: str, x: str, y: str, *, grid: bool = True) -> None:
 
 def save(made: Figure, path: Path) -> None:
     """As PNG, whole or not at all."""
+    for text in made.findobj(Text):
+        dress_text(text)
     buffer = io.BytesIO()
     options: dict[str, Any] = {"format": "png", "pil_kwargs": {"compress_level": 3}}
     made.savefig(buffer, **options)
@@ -59,6 +63,12 @@ def short(name: str, length: int = 18) -> str:
     """One line of at most so many characters."""
     name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def class_name(names: Names, index: int) -> str:
+    """A short name as it can be shown: "class 3" where no font has its characters, instead of a row of boxes."""
+    name = short(names[index])
+    return name if font_for(name) else f"class {index}"
 
 
 def plain(name: str) -> str:
@@ -76,4 +86,4 @@ def largest(counts: npt.NDArray[np.int64], most: int = MOST) -> tuple[list[int],
 
 
 def class_labels(names: Names, shown: Sequence[int], others: Sequence[int]) -> list[str]:
-    return [plain(names[i]) for i in shown] + ([f"{len(others)} others"] if others else [])
+    return [plain(class_name(names, i)) for i in shown] + ([f"{len(others)} others"] if others else [])

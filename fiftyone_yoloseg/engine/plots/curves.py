@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from ...types import Names
 from ..metrics import GRID, Floats, Metrics, Scores
-from .canvas import GREY, PALETTE, dress, figure, plain, save
+from .canvas import GREY, PALETTE, class_name, dress, figure, plain, save
 
 
 def class_mean(curves: Floats) -> Floats:
@@ -60,7 +60,7 @@ def _curves(axes: Axes, x: Floats, curves: Floats, names: Names) -> None:
     few = len(there) <= len(PALETTE)
     for n, i in enumerate(there):
         if few:
-            axes.plot(x, curves[i], color=PALETTE[n], linewidth=1.3, label=plain(names[i]))
+            axes.plot(x, curves[i], color=PALETTE[n], linewidth=1.3, label=plain(class_name(names, i)))
         else:
             axes.plot(x, curves[i], color=GREY, linewidth=0.7, alpha=0.4, label=f"{len(there)} classes" if n == 0 else None)
     if there:

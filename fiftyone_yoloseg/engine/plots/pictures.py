@@ -1,4 +1,4 @@
-"""Sheets of images with masks drawn. Images are drawn with OpenCV, texts with Pillow in matplotlib's font: names may be of any script that it has."""
+"""Sheets of images with masks drawn. Images are drawn with OpenCV, texts with Pillow, names in a font that has them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from matplotlib.font_manager import findfont
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from ...data.files import write_bytes
 from .canvas import short
+from .fonts import font_for, usual_font
 
 Image = npt.NDArray[np.uint8]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels
@@ -59,7 +59,7 @@ def draw(image: Image, shapes: Sequence[Shape], side: int) -> Image:
 
 def _place(text: str, box: Rectangle, width: int, height: int, placed: list[Rectangle]) -> tuple[int, int] | None:
     """Where the name of an object can stand without covering another one: above its box, inside it, or below. None: nowhere."""
-    w, h = round(_font().getlength(text)) + 4, _FONT + 4
+    w, h = round(_font(text).getlength(text)) + 4, _FONT + 4
     for x, y in ((box[0], box[1] - h), (box[0], box[1]), (box[0], box[1] + h), (box[2] - w, box[3] - h), (box[0], box[3])):
         left, top = max(min(x, width - w), 0), max(min(y, height - h), 0)
         if not any(left < b[2] and b[0] < left + w and top < b[3] and b[1] < top + h for b in placed):
@@ -76,8 +76,8 @@ def _write(image: Image, texts: Sequence[tuple[tuple[int, int], Shape]]) -> Imag
     for (x, y), shape in texts:
         colour = rgb(shape.colour)
         dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 140
-        pen.rectangle((x, y, x + round(_font().getlength(shape.text)) + 3, y + _FONT + 3), fill=colour)
-        pen.text((x + 2, y + 1), shape.text, fill=(255, 255, 255) if dark else (0, 0, 0), font=_font())
+        pen.rectangle((x, y, x + round(_font(shape.text).getlength(shape.text)) + 3, y + _FONT + 3), fill=colour)
+        pen.text((x + 2, y + 1), shape.text, fill=(255, 255, 255) if dark else (0, 0, 0), font=_font(shape.text))
     return np.asarray(canvas)
 
 
@@ -119,24 +119,29 @@ def _section(section: Section) -> Image:
     step_x, step_y = each * side + (each + 1) * _GAP, side + captions + _GAP
     columns = min(section.columns, len(section.tiles))
     height = _TITLE + -(-len(section.tiles) // columns) * step_y
-    width = max(columns * step_x + _GAP, round(_font(15).getlength(section.title)) + 2 * _GAP)
+    width = max(columns * step_x + _GAP, round(_font(section.title, 15).getlength(section.title)) + 2 * _GAP)
     canvas = Pillow.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(canvas)
-    pen.text((_GAP, 8), section.title, fill="black", font=_font(15))
+    pen.text((_GAP, 8), section.title, fill="black", font=_font(section.title, 15))
     for n, tile in enumerate(section.tiles):
         x, y = n % columns * step_x + _GAP, _TITLE + n // columns * step_y
         for i, picture in enumerate(tile.pictures):
             canvas.paste(Pillow.fromarray(picture), (x + i * (side + 2), y))
-        pen.text((x, y + side + 2), _fit(tile.caption, each * side), fill="black", font=_font())
+        caption = _fit(tile.caption, each * side)
+        pen.text((x, y + side + 2), caption, fill="black", font=_font(caption))
     return np.asarray(canvas)
 
 
 def _fit(text: str, width: int) -> str:
-    while len(text) > 1 and _font().getlength(text) > width:
+    while len(text) > 1 and _font(text).getlength(text) > width:
         text = short(text, len(text) - 1)
     return text
 
 
+def _font(text: str, size: int = _FONT) -> ImageFont.FreeTypeFont:
+    return _font_file(font_for(text) or usual_font(), size)
+
+
 @functools.cache
-def _font(size: int = _FONT) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(findfont("DejaVu Sans"), size)
+def _font_file(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)

@@ -11,7 +11,7 @@ from ...data.images import read_image
 from ...geometry import masks
 from ...types import Batch, CropMask, ImageRecord, Instances, Names
 from ..matching import NOTHING, Matching, match
-from .canvas import BLUE, GREY, PALETTE, VERMILLION, short
+from .canvas import BLUE, GREY, PALETTE, VERMILLION, class_name, short
 from .pictures import Image, Section, Shape, Tile, draw, save_sheet
 
 SHOWN = 8
@@ -27,7 +27,9 @@ def plot_batch(number: int, batch: Batch, names: Names, path: Path) -> None:
     columns = min(len(images), _COLUMNS)
     tiles = []
     for i, image in enumerate(images):
-        shapes = [Shape(covers[n], PALETTE[classes[n] % len(PALETTE)], short(names[int(classes[n])])) for n in np.flatnonzero(owner == i)]
+        shapes = [
+            Shape(covers[n], PALETTE[classes[n] % len(PALETTE)], class_name(names, int(classes[n]))) for n in np.flatnonzero(owner == i)
+        ]
         tiles.append(Tile([draw(image, shapes, min(_WIDTH // columns, _LARGEST))]))
     what = f"{len(images)} of {len(batch.images)} images" if len(images) < len(batch.images) else f"{len(images)} images"
     size = f"{images.shape[2]} x {images.shape[1]} px"
@@ -66,13 +68,16 @@ def _pair(record: ImageRecord, found: Instances, matching: Matching, names: Name
             label.mask,
             image,
             GREY if label.crowd else VERMILLION if i in missed else BLUE,
-            names[label.cls] if not label.crowd else "crowd",
+            class_name(names, label.cls) if not label.crowd else "crowd",
         )
         for i, label in enumerate(record.instances)
     ]
     predictions = [
         _shape(
-            found.masks[i], image, VERMILLION if taken == NOTHING else BLUE, f"{names[int(found.classes[i])]} {found.confidences[i]:.2f}"
+            found.masks[i],
+            image,
+            VERMILLION if taken == NOTHING else BLUE,
+            f"{class_name(names, int(found.classes[i]))} {found.confidences[i]:.2f}",
         )
         for i, taken in zip(matching.predictions, matching.labels, strict=True)
     ]
