@@ -88,8 +88,19 @@ def test_interrupting_and_going_on(run: Run, tiny_dataset: Path, tmp_path: Path,
 
     with monkeypatch.context() as patch:
         patch.setattr("fiftyone_yoloseg.api.train", stop)
-        code, _, err = run("train", f"data={tiny_dataset}", *TINY)
-    assert code == 130 and "resume=true" in err and "Traceback" not in err
+        for arguments in (("train", f"data={tiny_dataset}", *TINY), ("task=segment", "mode=train", f"data={tiny_dataset}", *TINY)):
+            code, _, err = run(*arguments)
+            assert code == 130 and "the training goes on with: yoloseg train resume=true" in err and "Traceback" not in err
+        patch.setattr("fiftyone_yoloseg.data.audit_sources.check_data", stop)
+        assert run("check", f"data={tiny_dataset}") == (130, "", "yoloseg: interrupted\n")
+
+
+def test_doctor_tells_the_cache_and_its_size(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLOSEG_CACHE_DIR", str(tmp_path / "cache"))
+    assert json.loads(ok(run("doctor")))["cache"] == {"folder": str(tmp_path / "cache"), "MB": 0}
+    (tmp_path / "cache/scans").mkdir(parents=True)
+    (tmp_path / "cache/scans/x.sqlite").write_bytes(bytes(1_500_000))
+    assert json.loads(ok(run("doctor")))["cache"]["MB"] == 1.5
 
 
 def test_check_exits_with_its_verdict(run: Run, tiny_dataset: Path, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def _own_outlines(rows: Sequence[_Row], height: int, width: int) -> list[OwnOutl
 def _object(row: _Row, outline: OwnOutline | None, height: int, width: int) -> RowObject:
     if row.rle is not None:
         return RowObject(row.line, row.cls, row.rle, confidence=row.confidence)
-    if tangled(row.values.reshape(-1, 2) * [width, height], height):
+    if len(row.values) > 1000 and tangled(row.values.reshape(-1, 2) * [width, height], height):
         raise _RowError("has an outline that crosses itself without end: draw it anew, or remove it")
     if outline is not None:
         return RowObject(row.line, row.cls, paint(outline.rings, height, width), confidence=row.confidence)

@@ -16,7 +16,7 @@ from ..bridge.jobs import Params, Result, view_params
 from ..bridge.views import check_view, label_path
 from ..config import CheckSettings, ConvertSettings, parse
 from .base import JobOperator
-from .forms import Form, cached_fields, check_folder
+from .forms import Form, cached_fields, check_folder, field_choices
 from .splits import split_fields
 
 _BUTTONS = 3  # in a row
@@ -40,7 +40,7 @@ class Check(JobOperator):
         if not fields:
             form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
         first = next((f.name for f in [*defaults.truth_first(view, fields), *fields]), None)
-        field = form.choice("label_field", "Labels", "Detections or polylines", {f.name: f"{f.name} ({f.masks} masks)" for f in fields},
+        field = form.choice("label_field", "Labels", "Detections or polylines", field_choices(fields),
                             first, lambda name: check_field(view, name))  # fmt: skip
         split = split_fields(form, view)
         imgsz = form.number("imgsz", "Training size", "Image size in pixels; objects that are too small at it are listed",

@@ -169,7 +169,7 @@ class Form:
     def label_field(self, view: Any) -> tuple[str | None, str]:
         """The labels to use, and what to do with those that have no mask ("error" where all have one)."""
         fields = cached_fields(view)
-        choices = {f.name: f"{f.name} ({f.masks} masks)" for f in fields}
+        choices = field_choices(fields)
         usable = [f.name for f in defaults.truth_first(view, fields)]
         if not usable:
             self.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
@@ -266,6 +266,10 @@ def cached_fields(view: Any) -> list[LabelField]:
         _fields.clear()
         _fields[key] = time.monotonic(), label_fields(view)
     return _fields[key][1]
+
+
+def field_choices(fields: Sequence[LabelField]) -> dict[str, str]:
+    return {f.name: f"{f.name} ({f.masks} mask{'' if f.masks == 1 else 's'})" for f in fields}
 
 
 def forget_fields() -> None:

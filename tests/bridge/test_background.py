@@ -45,6 +45,13 @@ def test_the_users_error_arrives_as_it_was_said(coco: Any, tmp_path: Path) -> No
         jobs.run("dance", {})
 
 
+def test_a_training_that_is_stopped_in_its_first_epoch_claims_no_best_one(coco: Any, tmp_path: Path) -> None:
+    options = {"imgsz": 32, "batch": 2, "epochs": 2, "workers": 0, "device": "cpu", "plots": False, "project": str(tmp_path)}
+    summary = jobs.run("train", jobs.view_params(coco, **options), should_stop=lambda: True)["summary"]
+    assert "stopped on request" in summary and "No epoch is complete: the checkpoint holds the weights as they are" in summary
+    assert "Best epoch" not in summary and "validation images" not in summary
+
+
 @pytest.mark.slow
 def test_a_training_is_stopped_between_steps_and_a_killed_one_is_noticed(coco: Any, tmp_path: Path) -> None:
     options = {"imgsz": 64, "batch": 2, "epochs": 100000, "workers": 0, "device": "cpu", "project": str(tmp_path / "runs")}

@@ -348,6 +348,20 @@ def test_broken_files_are_named_and_the_rest_is_read(folder: Path) -> None:
     assert [s.ground_truth is None for s in dataset] == [True, True, False]
 
 
+def test_labels_that_cannot_be_reached_are_no_background_and_old_ones_stay(folder: Path, mine: Any) -> None:
+    import_report(folder, mine)
+    (folder / "labels/val/d.txt").unlink()
+    (folder / "labels/val/d.txt").symlink_to(folder / "gone.txt")
+    write(folder / "labels/train/b.txt", row(2, ISLAND).encode("utf-16"))
+    report = import_report(folder, mine, overwrite=True)
+    assert report.problems == [
+        f"{folder}/labels/train/b.txt: is UTF-16 text: save it as UTF-8",
+        f"{folder}/labels/val/d.txt: is a link to a file that is not there: mend the link, or remove it",
+    ]
+    kept = {Path(s.filepath).name: len(s.ground_truth.detections) for s in mine if s.ground_truth is not None}
+    assert kept == {"a.png": 2, "b.png": 1, "c.png": 0, "d.png": 1}
+
+
 def test_many_problems_are_counted_and_the_first_kept(folder: Path) -> None:
     write(folder / "labels/train/a.txt", f"{row(0, DONUT)}\n" + "x\n" * 2500)
     report = import_report(folder)

@@ -165,15 +165,15 @@ def check(app: App) -> None:
     app.sees(re.compile("12 images .8 train, 4 val."))
     app.sees("what to do")
     app.sees("being")
+    app.page.wait_for_timeout(600)  # for the window to appear
     app.shot("01-check-done")
-    address = app.page.url
     app.page.get_by_role("button", name="Show crowds").click()
     app.page.wait_for_url(re.compile("view=yoloseg-check-crowds"))
     app.close()
     app.page.wait_for_timeout(2000)
     app.shot("01-check-view")
-    app.page.goto(address)
-    app.page.locator("[data-cy=fo-grid] [data-cy=looker]").first.wait_for()
+    app.page.locator("[data-cy=btn-clear-view-bar]").click()
+    app.sees("12 samples")
 
 
 def convert(app: App, out: Path) -> None:
