@@ -131,7 +131,7 @@ def _load(path: Path) -> dict[str, Any]:
 def _check_events(path: Path, text: str) -> None:
     """Refuse, before anything is built of it, what would take too long, and what PyYAML would drop without a word."""
     inside: list[tuple[dict[str, int] | None, int]] = []  # the lines of a mapping's keys, None for a list; nodes so far
-    for event in yaml.parse(text):  # type: ignore[no-untyped-call]
+    for event in yaml.parse(text):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.NodeEvent) and inside:
             keys, nodes = inside[-1]

@@ -69,7 +69,9 @@ def foreign_to_crop(points: Points, height: int, width: int) -> Crop:
 def _without_repeats(points: Points) -> Points:
     """Of a point that is repeated, two are enough: the end of a part, and the beginning of the next."""
     again = np.all(points[1:] == points[:-1], 1)
-    return points[np.concatenate([[True] * min(len(points), 2), ~(again[1:] & again[:-1])])]
+    kept = np.ones(len(points), bool)
+    kept[2:] = ~(again[1:] & again[:-1])
+    return np.asarray(points[kept])
 
 
 def _closed_rings(points: Points) -> list[Points]:

@@ -19,8 +19,9 @@ def split_fields(form: Form, view: Any, *, more: bool = False) -> dict[str, Any]
     choices = {"tags": "By sample tags: train, val, test", "random": "At random", "field": "By a field"}
     if more:
         choices |= {"folders": "By the folders of the images: train, val, test", "train": "All to train", "val": "All to val"}
+    about = why if form.get("split", rule) == rule else "What the others train is measured on these"
     chosen = form.choice(
-        "split", "Validation samples", why, choices, rule,
+        "split", "Validation samples", about, choices, rule,
         lambda value: check_split(view, value) if value not in ("field", "train", "val", "test") else None,
     )  # fmt: skip
     form.known.update(_FIELDS)

@@ -182,7 +182,12 @@ def convert(app: App, out: Path) -> None:
     app.sees("8 train, 4 val by their tags")
     app.sees(re.compile(r"of 28 classes"))
     app.choose("Validation samples", "At random")
-    app.sees("3 val", timeout=SLOW)
+    app.gone("8 train, 4 val by their tags")  # which is what the other choice would give
+    app.sees(re.compile("split by random 0.2 for validation, seed 0"))
+    app.page.get_by_text(re.compile("split by random")).last.scroll_into_view_if_needed()
+    app.page.mouse.move(720, 600)
+    app.page.mouse.wheel(0, 2000)
+    app.page.wait_for_timeout(600)
     app.shot("02-convert-preview")
     app.choose("Validation samples", "By sample tags: train, val, test")
     app.type("Folder", "some/relative/folder")
