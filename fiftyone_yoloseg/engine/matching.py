@@ -54,18 +54,39 @@ def match(record: ImageRecord, found: Instances, conf: float, *, iou: float = 0.
     kept = kept[np.argsort(-found.confidences[kept], kind="stable")]
     crowd = np.array([label.crowd for label in record.instances], bool)
     classes = np.array([label.cls for label in record.instances], np.int64)
-    table = overlaps(record, found, kept)
+    return match_overlaps(kept, overlaps(record, found, kept), found.classes[kept], classes, crowd, iou=iou, classwise=classwise)
+
+
+def match_overlaps(
+    predictions: Integers,
+    table: npt.NDArray[np.float64],
+    predicted: Integers,
+    classes: Integers,
+    crowd: npt.NDArray[np.bool_],
+    *,
+    iou: float = 0.5,
+    classwise: bool = True,
+) -> Matching:
+    """As `match`, of P predictions by falling confidence and L labels whose overlaps are known.
+
+    predictions: (P,) their numbers, for the result.  table: (P, L) overlaps, with crowds the share of the prediction.  predicted: (P,) their
+    classes.  classes, crowd: (L,).
+    """
     free = ~crowd
-    labels, ious = np.full(len(kept), NOTHING), np.zeros(len(kept))
-    for i, prediction in enumerate(kept):
-        same = classes == found.classes[prediction]
-        candidates = np.where(free & same if classwise else free, table[i], -1)
-        if candidates.size and candidates.max() >= iou:
-            labels[i] = best = int(candidates.argmax())
+    threshold = min(iou, 1 - 1e-10)
+    labels, ious = np.full(len(predictions), NOTHING), np.zeros(len(predictions))
+    # most predictions are near no label, and most others near one
+    for i in np.flatnonzero((table >= threshold).any(1)) if len(crowd) else ():
+        near = np.flatnonzero(table[i] >= threshold)
+        same = classes[near] == predicted[i]
+        candidates = near[free[near] & same if classwise else free[near]]
+        if candidates.size:
+            last = candidates[::-1]  # of equal ones COCO takes the last
+            labels[i] = best = int(last[table[i, last].argmax()])
             ious[i], free[best] = table[i, best], False
-        elif np.any(table[i][crowd & same] >= iou):
+        elif np.any(crowd[near] & same):
             labels[i] = IGNORED
-    return Matching(kept, labels, ious, np.flatnonzero(free))
+    return Matching(predictions, labels, ious, np.flatnonzero(free))
 
 
 def confusion_matrix(pairs: Iterable[tuple[ImageRecord, Instances]], nc: int, conf: float, iou: float = 0.5) -> Integers:

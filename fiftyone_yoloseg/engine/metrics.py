@@ -1,22 +1,19 @@
-"""COCO metrics of boxes and masks, computed by pycocotools, at the images' own resolution. docs/metrics.md has the definitions."""
+"""COCO metrics of boxes and masks, equal to pycocotools, at the images' own resolution. docs/metrics.md has the definitions."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from pycocotools import mask as coco_mask
 
 from ..geometry import masks
 from ..types import ImageRecord, Instances, Names
+from .average_precision import Averager, Floats, Labelled, Predicted, Table
 
-Floats = npt.NDArray[np.float64]
 GRID: Floats = np.linspace(0, 1, 1000)
 """Confidences at which precision and recall are computed."""
 
@@ -44,8 +41,9 @@ class Scores:
     """Metrics of boxes or of masks. Per-class arrays have one entry a class, NaN where the data has no such object.
 
     map: mean AP over IoU 0.50:0.05:0.95 and classes; map50, map75 at one IoU.  ap_small/medium/large: by object area below
-    32^2, below 96^2, above (NaN without such objects).  precision, recall, f1: class means at IoU 0.5 and the one confidence, `conf`, that gives
-    the best mean F1.
+    32^2, below 96^2, above (NaN without such objects).  ar1, ar10, ar100: mean recall over the same IoUs and classes with at most so many predictions
+    an image and class; ar_small/medium/large: with 100.  maps, maps50, maps75, ars: per class, ars with 100.
+    precision, recall, f1: class means at IoU 0.5 and the one confidence, `conf`, that gives the best mean F1.
     """
 
     map: float
@@ -53,9 +51,17 @@ class Scores:
     map75: float
     maps: Floats
     maps50: Floats
+    maps75: Floats
     ap_small: float
     ap_medium: float
     ap_large: float
+    ar1: float
+    ar10: float
+    ar100: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+    ars: Floats
     precision: float
     recall: float
     f1: float
@@ -95,68 +101,86 @@ class Metrics:
 
 
 class CocoScorer:
-    """Collects labels and predictions image by image, then scores them."""
+    """Collects labels and predictions image by image, then scores them. Masks are compared when they are added, and not kept."""
 
     def __init__(self, names: Names) -> None:
         self.names = names
-        self._images: list[dict[str, Any]] = []
-        self._labels: list[dict[str, Any]] = []
-        self._found: dict[Literal["bbox", "segm"], list[dict[str, Any]]] = {"bbox": [], "segm": []}
+        self._images = 0
+        self._box, self._seg = Averager(), Averager()
 
     def add(self, record: ImageRecord, found: Instances) -> None:
-        image = len(self._images) + 1
-        self._images.append({"id": image, "height": record.height, "width": record.width})
-        for label in record.instances:
-            rle = masks.to_coco_rle(label.mask, record.height, record.width)
-            area = label.area if label.area is not None else float(masks.area(label.mask))
-            self._labels.append(_annotation(len(self._labels) + 1, image, label.cls, label.box, rle, area, iscrowd=int(label.crowd)))
-        for box, score, cls, mask in zip(
-            found.boxes.tolist(), found.confidences.tolist(), found.classes.tolist(), found.masks, strict=True
-        ):
-            rle = masks.to_coco_rle(mask, record.height, record.width)
-            number = len(self._found["bbox"]) + 1
-            box_area = (box[2] - box[0]) * (box[3] - box[1])
-            self._found["bbox"].append(_annotation(number, image, cls, box, rle, box_area, score=score))
-            # as pycocotools does: the size of a predicted mask is that of its pixels
-            self._found["segm"].append(_annotation(number, image, cls, box, rle, float(masks.area(mask)), score=score))
+        self._images += 1
+        size = record.height, record.width
+        labels = record.instances
+        classes, crowd = [label.cls for label in labels], [label.crowd for label in labels]
+        areas = [label.area if label.area is not None else float(masks.area(label.mask)) for label in labels]
+        truth = Labelled(classes, areas, crowd)
+        predicted, scores = found.classes.tolist(), found.confidences.tolist()
+        boxes = [_xywh(box) for box in found.boxes.tolist()]
+        ious = _overlaps(predicted, classes, crowd, boxes, [_xywh(label.box) for label in labels])
+        self._box.add(truth, Predicted(predicted, [w * h for _, _, w, h in boxes], scores), ious)
+        ious = _overlaps(
+            predicted,
+            classes,
+            crowd,
+            [masks.to_coco_rle(mask, *size) for mask in found.masks],
+            [masks.to_coco_rle(label.mask, *size) for label in labels],
+        )
+        # as pycocotools does: the size of a predicted mask is that of its pixels
+        self._seg.add(truth, Predicted(predicted, [float(masks.area(mask)) for mask in found.masks], scores), ious)
 
     def compute(self) -> Metrics:
-        counts = np.bincount([a["category_id"] for a in self._labels if not a["iscrowd"]], minlength=len(self.names))
-        return Metrics(self._score("bbox"), self._score("segm"), dict(self.names), len(self._images), int(counts.sum()), counts)
-
-    def _score(self, kind: Literal["bbox", "segm"]) -> Scores:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            evaluation = COCOeval(self._coco(self._labels), self._coco(self._found[kind]), kind)
-            evaluation.evaluate()
-            evaluation.accumulate()
-        # (IoU thresholds, recall points, classes, areas, limits of detections); -1 where there is no object
-        precision = np.where(evaluation.eval["precision"] < 0, np.nan, evaluation.eval["precision"])[..., -1]
-        every = precision[..., 0]
-        curves = Curves(every[0].T, *_by_confidence(evaluation, len(self.names)))
-        return Scores(
-            map=_mean(every),
-            map50=_mean(every[0]),
-            map75=_mean(every[5]),
-            maps=_class_means(every),
-            maps50=_class_means(every[:1]),
-            ap_small=_mean(precision[..., 1]),
-            ap_medium=_mean(precision[..., 2]),
-            ap_large=_mean(precision[..., 3]),
-            **_best_f1(curves),
-            curves=curves,
-        )
-
-    def _coco(self, annotations: list[dict[str, Any]]) -> COCO:
-        coco = COCO()
-        coco.dataset = {"images": self._images, "annotations": annotations, "categories": [{"id": i} for i in self.names]}
-        coco.createIndex()
-        return coco
+        box, seg = scores_of(self._box, len(self.names)), scores_of(self._seg, len(self.names))
+        counts = self._seg.compute(len(self.names)).objects[:, 0]
+        return Metrics(box, seg, dict(self.names), self._images, int(counts.sum()), counts)
 
 
-def _annotation(number: int, image: int, cls: int, box: Sequence[float], rle: dict[str, Any], area: float, **more: Any) -> dict[str, Any]:
+def scores_of(averager: Averager, classes: int) -> Scores:
+    """What COCOeval's `summarize` prints, and more. The averager has COCO's thresholds and limits."""
+    table = averager.compute(classes)
+    # (IoU thresholds, recall points, classes, areas); -1 where there is no object
+    precision, recall = _known(table.precision), _known(table.recall)
+    every = precision[..., 0]
+    curves = Curves(every[0].T, *_by_confidence(averager, table))
+    return Scores(
+        map=_mean(every),
+        map50=_mean(every[0]),
+        map75=_mean(every[5]),
+        maps=_class_means(every),
+        maps50=_class_means(every[:1]),
+        maps75=_class_means(every[5:6]),
+        ap_small=_mean(precision[..., 1]),
+        ap_medium=_mean(precision[..., 2]),
+        ap_large=_mean(precision[..., 3]),
+        ar1=_mean(recall[..., 0, 0]),
+        ar10=_mean(recall[..., 0, 1]),
+        ar100=_mean(recall[..., 0, 2]),
+        ar_small=_mean(recall[..., 1, 2]),
+        ar_medium=_mean(recall[..., 2, 2]),
+        ar_large=_mean(recall[..., 3, 2]),
+        ars=_class_means(recall[..., 0, 2][:, None]),
+        **_best_f1(curves),
+        curves=curves,
+    )
+
+
+def _xywh(box: Sequence[float]) -> list[float]:
     x1, y1, x2, y2 = box
-    bbox = [x1, y1, x2 - x1, y2 - y1]
-    return {"id": number, "image_id": image, "category_id": cls, "bbox": bbox, "segmentation": rle, "area": area, "iscrowd": 0, **more}
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _overlaps(predicted: list[int], classes: list[int], crowd: list[bool], found: list[Any], labels: list[Any]) -> Floats:
+    """(D, G) IoU, with a crowd the share of the prediction, of the pairs of one class; 0 elsewhere. found, labels: boxes or run lengths."""
+    ious = np.zeros((len(predicted), len(classes)))
+    rows, columns = np.array(predicted, np.int64), np.array(classes, np.int64)
+    for cls in {*predicted} & {*classes}:
+        d, g = np.flatnonzero(rows == cls), np.flatnonzero(columns == cls)
+        ious[np.ix_(d, g)] = coco_mask.iou([found[i] for i in d], [labels[j] for j in g], [int(crowd[j]) for j in g])
+    return ious
+
+
+def _known(values: Floats) -> Floats:
+    return np.where(values < 0, np.nan, values)
 
 
 def _mean(values: Floats) -> float:
@@ -169,24 +193,15 @@ def _class_means(precision: Floats) -> Floats:
     return np.array([_mean(precision[..., k]) for k in range(precision.shape[2])])
 
 
-def _by_confidence(evaluation: COCOeval, nc: int) -> tuple[Floats, Floats]:
+def _by_confidence(averager: Averager, table: Table) -> tuple[Floats, Floats]:
     """Precision and recall, each (nc, 1000), at IoU 0.5 and every confidence of GRID."""
-    precision, recall = np.full((nc, len(GRID)), np.nan), np.full((nc, len(GRID)), np.nan)
-    per_class = len(evaluation.params.areaRng) * len(evaluation.params.imgIds)
-    for k in range(nc):
-        # evalImgs runs over classes, then areas (the first is "all"), then images
-        start = k * per_class
-        images = [e for e in evaluation.evalImgs[start : start + len(evaluation.params.imgIds)] if e is not None]
-        objects = sum(int(np.sum(np.logical_not(e["gtIgnore"]))) for e in images)
-        if objects == 0:
-            continue
-        counted = [np.logical_not(e["dtIgnore"][0]) for e in images]
-        scores = np.concatenate([np.asarray(e["dtScores"])[c] for e, c in zip(images, counted, strict=True)])
-        hits = np.concatenate([(e["dtMatches"][0] > 0)[c] for e, c in zip(images, counted, strict=True)])
-        order = np.argsort(-scores, kind="stable")
-        above = np.searchsorted(-scores[order], -GRID, side="right")  # detections with confidence >= grid point
-        true = np.concatenate([[0], np.cumsum(hits[order])])[above]
-        precision[k], recall[k] = true / np.maximum(above, 1), true / objects
+    objects = table.objects[:, 0]
+    precision, recall = np.full((len(objects), len(GRID)), np.nan), np.full((len(objects), len(GRID)), np.nan)
+    for k in np.flatnonzero(objects):
+        scores, hits = averager.counted(int(k))
+        above = np.searchsorted(-scores, -GRID, side="right")  # detections with confidence >= grid point
+        true = np.concatenate([[0], np.cumsum(hits)])[above]
+        precision[k], recall[k] = true / np.maximum(above, 1), true / objects[k]
     return precision, recall
 
 

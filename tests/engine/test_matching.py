@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pycocotools.cocoeval import COCOeval
-from test_metrics import LARGE, MEDIUM, SMALL, image, perturbed, predictions, rectangle
+from test_metrics import LARGE, MEDIUM, SMALL, coco_eval, image, perturbed, predictions, rectangle
 
 from fiftyone_yoloseg.data.coco import load_coco
 from fiftyone_yoloseg.engine.matching import IGNORED, NOTHING, confusion_matrix, match
-from fiftyone_yoloseg.engine.metrics import CocoScorer
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.types import ImageRecord, Instances
 
@@ -80,12 +76,7 @@ def test_matches_are_those_of_pycocotools(test_data: Path) -> None:
     crowded = [(r, f) for r, f in pairs if any(i.crowd for i in r.instances)]
     assert len(crowded) >= 2
     pairs += [(replace(r, path=Path("again")), on_crowds(r, f)) for r, f in crowded]
-    scorer = CocoScorer(dict(data.names))
-    for record, found in pairs:
-        scorer.add(record, found)
-    with contextlib.redirect_stdout(io.StringIO()):
-        official = COCOeval(scorer._coco(scorer._labels), scorer._coco(scorer._found["segm"]), "segm")
-        official.evaluate()
+    official = coco_eval(pairs, dict(data.names), "segm")
     ours = {i: match(record, found, 0.0) for i, (record, found) in enumerate(pairs, 1)}
     ignored = 0
     for entry in official.evalImgs:

@@ -172,13 +172,47 @@ def perturbed(record: ImageRecord, nc: int, rng: np.random.Generator) -> Instanc
 
 
 def official(path: Path, results: list[dict[str, object]], kind: str) -> list[float]:
+    """The twelve numbers that pycocotools prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(path))
         evaluation = COCOeval(truth, truth.loadRes(results), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return evaluation.stats[:6].tolist()
+    return evaluation.stats.tolist()
+
+
+def coco_eval(pairs: list[tuple[ImageRecord, Instances]], names: dict[int, str], kind: str) -> COCOeval:
+    """pycocotools' own evaluation of records, before its averages."""
+    labels: list[dict[str, object]] = []
+    found: list[dict[str, object]] = []
+    images = [{"id": i, "height": record.height, "width": record.width} for i, (record, _) in enumerate(pairs, 1)]
+
+    def add(to: list[dict[str, object]], image: int, cls: int, box: list[float], mask: CropMask, area: float, **more: object) -> None:
+        x1, y1, x2, y2 = box
+        rle = masks.to_coco_rle(mask, images[image - 1]["height"], images[image - 1]["width"])
+        common = {"id": len(to) + 1, "image_id": image, "category_id": cls, "bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": rle}
+        to.append({**common, "area": area, "iscrowd": 0, **more})
+
+    for i, (record, instances) in enumerate(pairs, 1):
+        for label in record.instances:
+            area = label.area if label.area is not None else masks.area(label.mask)
+            add(labels, i, label.cls, list(label.box), label.mask, area, iscrowd=int(label.crowd))
+        for box, score, cls, mask in zip(
+            instances.boxes.tolist(), instances.confidences.tolist(), instances.classes.tolist(), instances.masks, strict=True
+        ):
+            area = masks.area(mask) if kind == "segm" else (box[2] - box[0]) * (box[3] - box[1])
+            add(found, i, cls, box, mask, area, score=score)
+    both = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        for annotations in (labels, found):
+            coco = COCO()
+            coco.dataset = {"images": images, "annotations": annotations, "categories": [{"id": i} for i in names]}
+            coco.createIndex()
+            both.append(coco)
+        evaluation = COCOeval(*both, kind)
+        evaluation.evaluate()
+    return evaluation
 
 
 @pytest.fixture(scope="module")
@@ -208,13 +242,60 @@ def test_equal_to_pycocotools(coco_tiny: tuple[Path, list[ImageRecord], list[Ins
     metrics = scorer.compute()
 
     def ours(s: Scores) -> list[float]:
-        return [s.map, s.map50, s.map75, s.ap_small, s.ap_medium, s.ap_large]
+        aps = [s.map, s.map50, s.map75, s.ap_small, s.ap_medium, s.ap_large]
+        return [*aps, s.ar1, s.ar10, s.ar100, s.ar_small, s.ar_medium, s.ar_large]
 
     for kind, scores in (("bbox", metrics.box), ("segm", metrics.seg)):
         expected = official(path, results[kind], kind)
         assert 0.1 < expected[0] < 0.9, "the predictions are neither all right nor all wrong"
         assert ours(scores) == pytest.approx(expected, abs=1e-6)
     assert metrics.objects == sum(not i.crowd for r in records for i in r.instances) == metrics.objects_per_class.sum()
+
+
+def crowded_scene(rng: np.random.Generator) -> tuple[ImageRecord, Instances]:
+    """Overlapping rectangles of two classes and all sizes, a third of them crowds, equal confidences, more than 100 predictions, empty masks."""
+
+    def some(n: int) -> list[CropMask]:
+        corners, sides = rng.integers(0, 150, (n, 2)), rng.integers(1, 50, (n, 2)) * rng.choice([1, 3], (n, 1))
+        return [
+            rectangle(int(x), int(y), int(min(w, SIZE - x)), int(min(h, SIZE - y))) for (x, y), (w, h) in zip(corners, sides, strict=True)
+        ]
+
+    labels = [(int(rng.integers(2)), m) for m in some(int(rng.integers(0, 12)))]
+    copies = [m for _, m in labels for _ in range(2)]
+    found = [*copies, *some(int(rng.integers(0, 8)) + 250 * int(rng.random() < 0.1)), masks.EMPTY][: int(rng.integers(0, 300))]
+    split = len(labels) * 2 // 3
+    confident = [(int(rng.integers(2)), m, float(rng.integers(5)) / 4) for m in found]
+    return image(*labels[:split], crowds=tuple(labels[split:])), predictions(*confident)
+
+
+def test_every_value_of_the_tables_is_that_of_pycocotools(
+    coco_tiny: tuple[Path, list[ImageRecord], list[Instances], list[int], dict[int, str]],
+) -> None:
+    """Bit by bit: real labels, and scenes full of ties and crowds."""
+    _, records, found, _, names = coco_tiny
+    rng = np.random.default_rng(2)
+    scenes = [crowded_scene(rng) for _ in range(60)]
+    for pairs, classes in (
+        (list(zip(records, found, strict=True)), names),
+        (scenes, NAMES),
+        (scenes[:1], NAMES),
+        ([(image(), predictions((0, LARGE, 0.5)))], NAMES),
+        ([(image((1, LARGE)), predictions())], NAMES),
+    ):
+        scorer = CocoScorer(classes)
+        for record, instances in pairs:
+            scorer.add(record, instances)
+        for kind, averager in (("bbox", scorer._box), ("segm", scorer._seg)):
+            table, evaluation = averager.compute(len(classes)), coco_eval(pairs, classes, kind)
+            with contextlib.redirect_stdout(io.StringIO()):
+                evaluation.accumulate()
+            for ours, theirs in (
+                (table.precision, evaluation.eval["precision"][..., -1]),
+                (table.scores, evaluation.eval["scores"][..., -1]),
+                (table.recall, evaluation.eval["recall"]),
+            ):
+                np.testing.assert_array_equal(ours, theirs)
 
 
 def greedy(record: ImageRecord, found: Instances, cls: int) -> tuple[list[tuple[float, bool]], int]:
