@@ -19,6 +19,7 @@ _PUBLIC = {
     "train": "bridge.train",
     "predict": "bridge.predict",
     "evaluate": "bridge.evaluate",
+    "register_evaluation": "bridge.coco_evaluation",
     "check": "bridge.check",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -1,43 +1,67 @@
-"""Evaluation inside FiftyOne: scores, true and false positives on every label, and the App's Model Evaluation panel."""
+"""Evaluation inside FiftyOne: COCO's numbers, true and false positives on every label, and the App's Model Evaluation panel."""
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
-import fiftyone as fo
-from fiftyone import ViewField as F
+from ..errors import SettingsError, UserError
+from ..types import ProgressFn
+from .objects import Maskless
+from .views import check_view
 
-from ..errors import DataError, UserError
-from .views import check_view, label_path
+_SETTINGS = ("compute_mAP", "custom_metrics", "iou_threshs", "iscrowd", "max_preds", "use_boxes")
+"""Of the backend's config, besides those that are named."""
 
 
-def evaluate(view: Any, pred_field: str, gt_field: str = "ground_truth", eval_key: str | None = "eval", **settings: Any) -> Any:
-    """FiftyOne's COCO-style evaluation of masks; returns its DetectionResults (`.mAP()`, `.print_report()`, ...).
+def evaluate(
+    view: Any,
+    pred_field: str,
+    gt_field: str = "ground_truth",
+    eval_key: str | None = "eval",
+    *,
+    iou: float = 0.5,
+    classwise: bool = True,
+    use_masks: bool = True,
+    maskless: Maskless = "box",
+    classes: list[str] | None = None,
+    missing: str | None = None,
+    dynamic: bool = True,
+    progress: ProgressFn | None = None,
+    **settings: Any,
+) -> Any:
+    """Compare predictions with ground truth; returns a YolosegCOCOResults: `.mAP()`, `.coco`, `.print_report()` and what FiftyOne's results have.
 
-    settings: those of `evaluate_detections`; masks and mAP are on. Unlike COCO, FiftyOne's mask evaluation does not
-    treat predictions inside crowds as ignored.
-    Raises DataError where a field cannot be evaluated: missing, of another type, or with labels that have no mask.
+    The same as `view.evaluate_detections(method="yoloseg-coco", use_masks=True, ...)`, without FiftyOne's loop over samples. With an eval_key,
+    every label gets `<eval_key>` (tp, fp, fn; "ignored" for crowds and what lies on them), `<eval_key>_id` and `<eval_key>_iou`, every sample the
+    counts, and the evaluation is saved on the dataset. maskless: labels without a mask, see `YolosegCOCOEvaluationConfig`, as for settings.
+    Raises DataError where a field cannot be evaluated, SettingsError or UserError for bad settings or an eval_key that is in use for something
+    else; then nothing is written, and an earlier evaluation of that key is still there.
     """
+    from .coco_evaluation import YolosegCOCOEvaluation, YolosegCOCOEvaluationConfig
+
     check_view(view)
-    for name in (pred_field, gt_field):
-        path = label_path(view, name)
-        if path.endswith(".polylines"):
-            raise DataError(f"field '{name}' holds Polylines: evaluation needs Detections with masks")
-        _check_masks(view, name)
+    for name in settings.keys() - set(_SETTINGS):
+        near = difflib.get_close_matches(name, [*_SETTINGS, "iou", "classwise", "use_masks", "maskless", "classes"], n=1)
+        raise SettingsError(f"unknown setting {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
     if eval_key is not None and not eval_key.isidentifier():
         raise UserError(f"eval_key={eval_key!r}: use letters, digits and underscores, and begin with a letter")
-    return view.evaluate_detections(
-        pred_field,
-        gt_field=gt_field,
-        eval_key=eval_key,
-        **{"method": "coco", "use_masks": True, "compute_mAP": True, "progress": False, **settings},
+    config = YolosegCOCOEvaluationConfig(
+        pred_field, gt_field, iou=iou, classwise=classwise, use_masks=use_masks, maskless=maskless, **settings
     )
-
-
-def _check_masks(view: Any, name: str) -> None:
-    """One label without a mask would end FiftyOne's evaluation in the middle."""
-    bare = view.filter_labels(name, (F("mask") == None) & (F("mask_path") == None))
-    found, samples = bare.aggregate([fo.Count(f"{name}.detections"), fo.Values("id")])
-    if found:
-        shown = ", ".join(samples[:5]) + (", ..." if len(samples) > 5 else "")
-        raise DataError(f"field '{name}': {found} labels in {len(samples)} samples have no mask and cannot be evaluated (samples {shown})")
+    backend = YolosegCOCOEvaluation(config)
+    if eval_key is not None:
+        try:
+            backend.validate_run(view, eval_key)
+        except ValueError as error:
+            raise UserError(f"eval_key={eval_key!r}: {error}") from None
+    scored = backend.score(view, progress)
+    backend.register_run(view, eval_key)
+    backend.register_samples(view, eval_key, dynamic=dynamic)
+    matches = [match for sample in scored.samples for match in sample.matches]
+    results = backend.generate_results(view, matches, eval_key=eval_key, classes=classes, missing=missing)
+    backend.compute_custom_metrics(view, eval_key, results)
+    if eval_key is not None:
+        backend.save_run_results(view, eval_key, results)
+        backend.add_fields_to_sidebar_group(view, eval_key, omit_fields=(pred_field, gt_field))
+    return results

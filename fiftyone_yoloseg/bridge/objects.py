@@ -107,30 +107,35 @@ class Reader:
         box = None if lines else label.get("bounding_box")
         if not lines and (not box or len(box) != 4 or not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0):
             raise ValueError(f"a '{name}' has the impossible bounding box {box}")
-        crop, boxed = self._shape(label, box, size), False
+        crop, boxed = label_crop(label, box, size), False
         if crop is None:
             if self.maskless != "box":
                 what = "is a polyline that is not filled" if lines else "has no mask"
                 raise _UnusableError("labels_without_mask", f"a '{name}' {what}")
-            box, boxed = (_bounds(label["points"] or []) if lines else box), True
+            box, boxed = (bounds(label["points"] or []) if lines else box), True
             crop = box_crop(box, *size) if box else None
         if crop is None or not crop[0].size:
             raise _UnusableError("empty_masks", f"the mask of a '{name}' has no pixel inside the image")
         stated = None if lines or box is None else pixel_box(box, *size)
         return ReadObject(str(label["_id"]), self.index[name], crop, stated, bool(label.get("iscrowd")), label.get("confidence"), boxed)
 
-    def _shape(self, label: Label, box: Any, size: Size) -> Crop | None:
-        """None if the label has no mask at all; a crop without pixels if it has none inside the image."""
-        if "points" in label:
-            return polygon_crop(label["points"] or [], *size) if label.get("filled") else None
-        if label.get("mask") is not None:
-            return mask_crop(decode_mask(label["mask"]), box, *size)
-        if label.get("mask_path"):
-            return mask_crop(read_mask(label["mask_path"]), box, *size)
-        return None
+
+def label_crop(label: Label, box: Any, size: Size) -> Crop | None:
+    """The pixels of a label. None if it has no mask at all; a crop without pixels if it has none inside the image.
+
+    box: its relative bounding box. Raises ValueError if its mask cannot be read.
+    """
+    if "points" in label:
+        return polygon_crop(label["points"] or [], *size) if label.get("filled") else None
+    if label.get("mask") is not None:
+        return mask_crop(decode_mask(label["mask"]), box, *size)
+    if label.get("mask_path"):
+        return mask_crop(read_mask(label["mask_path"]), box, *size)
+    return None
 
 
-def _bounds(points: Sequence[Sequence[Sequence[float]]]) -> list[float] | None:
+def bounds(points: Sequence[Sequence[Sequence[float]]]) -> list[float] | None:
+    """The relative bounding box of a polyline's shapes; None if it has no point."""
     flat = [p for shape in points for p in shape]
     if not flat:
         return None

@@ -108,7 +108,7 @@ def read_mask(path: str) -> npt.NDArray[np.uint8]:
     return np.asarray((mask if mask.ndim == 2 else mask[:, :, 0]) != 0, np.uint8)
 
 
-_NPY = re.compile(rb"\{'descr': '(\|b1|\|u1)', 'fortran_order': False, 'shape': \((\d+), (\d+)\), \} *\n")
+_NPY = re.compile(rb"\{'descr': '(\|b1|\|u1)', 'fortran_order': (False|True), 'shape': \((\d+), (\d+)\), \} *\n")
 _NPY_START = b"\x93NUMPY\x01\x00"
 
 
@@ -120,9 +120,10 @@ def decode_mask(data: bytes) -> npt.NDArray[Any]:
         raise ValueError(f"its mask is damaged: {error}") from None
     # the usual kind is read without numpy's parser, which takes longer than all the rest
     if raw.startswith(_NPY_START) and (found := _NPY.match(raw, 10)):
-        height, width = int(found[2]), int(found[3])
+        height, width = int(found[3]), int(found[4])
         if len(raw) == found.end() + height * width:
-            return np.frombuffer(raw, np.bool_ if found[1] == b"|b1" else np.uint8, offset=found.end()).reshape(height, width)
+            flat = np.frombuffer(raw, np.bool_ if found[1] == b"|b1" else np.uint8, offset=found.end())
+            return flat.reshape(height, width, order="F" if found[2] == b"True" else "C")
     array = np.load(BytesIO(raw))
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
         raise ValueError("its mask is not an image")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .objects import RawSample
+from bson import ObjectId
+
+from .objects import Label, RawSample
 from .splits import Facts
 from .views import label_path
 
@@ -21,6 +24,31 @@ def raw_samples(view: Any, label_field: str, keys: Sequence[str] | None = None) 
     for document in view._aggregate(post_pipeline=[{"$project": {"filepath": 1, **{f"{path}.{key}": 1 for key in keys}}}]):
         holder = document.get(field) or {}
         yield RawSample(str(document["_id"]), document["filepath"], holder.get(kind) or [])
+
+
+@dataclass(frozen=True, slots=True)
+class RawPair:
+    """A sample with the labels of two fields. size: (height, width) as its metadata says, if it has any."""
+
+    id: ObjectId
+    path: str
+    size: tuple[int, int] | None
+    truth: list[Label]
+    found: list[Label]
+
+
+def raw_pairs(view: Any, truth: Sequence[str], found: Sequence[str]) -> Iterator[RawPair]:
+    """The samples of a view with the labels of two fields, in its order.
+
+    truth, found: paths of label attributes, as 'ground_truth.detections.label'; those of one side have one field.
+    """
+    project = dict.fromkeys([*truth, *found, "filepath", "metadata.width", "metadata.height"], 1)
+    (gt_field, gt_kind), (pred_field, pred_kind) = truth[0].split(".")[:2], found[0].split(".")[:2]
+    for document in view._aggregate(post_pipeline=[{"$project": project}]):
+        metadata = document.get("metadata") or {}
+        size = (metadata["height"], metadata["width"]) if metadata.get("height") and metadata.get("width") else None
+        labels = (document.get(gt_field) or {}).get(gt_kind) or [], (document.get(pred_field) or {}).get(pred_kind) or []
+        yield RawPair(document["_id"], document["filepath"], size, *labels)
 
 
 def facts_of(view: Any, label_field: str | None, value: str | None = None, group: str | None = None) -> tuple[Facts, dict[int, list[str]]]:

@@ -7,7 +7,7 @@ the averages need is kept, so that 5,000 images do not fill the memory and a cla
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,6 +116,13 @@ class Averager:
             if any(outside):
                 ignored[a] |= ~hit[a] & np.array(outside)
         return _Matches(scores, hit, ignored)
+
+    def renumbered(self, index: Mapping[int, int]) -> Averager:
+        """The same matches, of the classes in `index` only, under the numbers that it gives them."""
+        other = Averager(self.thresholds, self.limits)
+        other._matches.update({new: self._matches[old] for old, new in index.items() if old in self._matches})
+        other._objects.update({new: self._objects[old] for old, new in index.items() if old in self._objects})
+        return other
 
     def compute(self, classes: int) -> Table:
         """classes: how many there are, from 0 on."""

@@ -12,8 +12,9 @@ from pycocotools import mask as coco_mask
 
 from ..geometry import masks
 from ..types import ImageRecord, Instances, Names
-from .average_precision import Averager, Floats, Labelled, Predicted, Table
+from .average_precision import Averager, Labelled, Predicted, Table
 
+Floats = npt.NDArray[np.float64]
 GRID: Floats = np.linspace(0, 1, 1000)
 """Confidences at which precision and recall are computed."""
 
@@ -130,14 +131,14 @@ class CocoScorer:
         self._seg.add(truth, Predicted(predicted, [float(masks.area(mask)) for mask in found.masks], scores), ious)
 
     def compute(self) -> Metrics:
-        box, seg = scores_of(self._box, len(self.names)), scores_of(self._seg, len(self.names))
-        counts = self._seg.compute(len(self.names)).objects[:, 0]
-        return Metrics(box, seg, dict(self.names), self._images, int(counts.sum()), counts)
+        box, seg = self._box.compute(len(self.names)), self._seg.compute(len(self.names))
+        counts = seg.objects[:, 0]
+        scores = scores_of(self._box, box), scores_of(self._seg, seg)
+        return Metrics(*scores, dict(self.names), self._images, int(counts.sum()), counts)
 
 
-def scores_of(averager: Averager, classes: int) -> Scores:
-    """What COCOeval's `summarize` prints, and more. The averager has COCO's thresholds and limits."""
-    table = averager.compute(classes)
+def scores_of(averager: Averager, table: Table) -> Scores:
+    """What COCOeval's `summarize` prints, and more. averager: has COCO's thresholds and limits; table: what it computes."""
     # (IoU thresholds, recall points, classes, areas); -1 where there is no object
     precision, recall = _known(table.precision), _known(table.recall)
     every = precision[..., 0]
