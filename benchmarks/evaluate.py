@@ -1,6 +1,6 @@
-"""Evaluation of masks, ours beside FiftyOne's own and pycocotools, on coco_tiny val: python benchmarks/evaluate.py [repeats].
+"""Evaluation of masks, ours beside FiftyOne's own and pycocotools, on coco_tiny val: python benchmarks/evaluate.py [repeats [predictions an image]].
 
-Predictions are made from the labels: 25 an image, most of them a label of the image moved by up to a sixth of its width, of another class in one
+Predictions are made from the labels: 25 an image (or as many as the second argument says; a network at confidence 0.001 writes about 100), most of them a label of the image moved by up to a sixth of its width, of another class in one
 of ten. Crowds are left out: with masks, FiftyOne's own does not know them. Each evaluation runs on a dataset of its own; ours are the best of
 `repeats`, FiftyOne's own ran once. The last line is JSON.
 """
@@ -28,14 +28,14 @@ from fiftyone_yoloseg.data.coco import load_coco
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.types import CropMask, ImageRecord
 
-PER_IMAGE = 25
 
-
-def predictions(record: ImageRecord, others: list[ImageRecord], nc: int, rng: np.random.Generator) -> list[tuple[CropMask, int, float]]:
-    """(mask, class, confidence) of PER_IMAGE objects."""
+def predictions(
+    record: ImageRecord, others: list[ImageRecord], nc: int, rng: np.random.Generator, count: int
+) -> list[tuple[CropMask, int, float]]:
+    """(mask, class, confidence) of `count` objects."""
     own = [i for i in record.instances if not i.crowd]
     found: list[tuple[CropMask, int, float]] = []
-    while len(found) < PER_IMAGE:
+    while len(found) < count:
         source = own
         if not own or rng.random() < 0.1:
             source = [i for i in others[rng.integers(len(others))].instances if not i.crowd]
@@ -91,7 +91,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def main(repeats: int) -> None:
+def main(repeats: int, per_image: int) -> None:
     from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
 
     use_private_database(tempfile.mkdtemp())
@@ -105,7 +105,7 @@ def main(repeats: int) -> None:
     method = fy.register_evaluation()
     data = load_coco(DATA / "coco_tiny")
     records, rng = list(data.splits["val"]), np.random.default_rng(0)
-    found = [predictions(record, records, len(data.names), rng) for record in records]
+    found = [predictions(record, records, len(data.names), rng, per_image) for record in records]
 
     def dataset() -> Any:
         made, samples = fo.Dataset(), []
@@ -163,4 +163,5 @@ def main(repeats: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(next((a for a in sys.argv[1:] if a.isdigit()), "3")))
+    numbers = [int(a) for a in sys.argv[1:] if a.isdigit()]
+    main(*numbers[:2], *(3, 25)[len(numbers) :])

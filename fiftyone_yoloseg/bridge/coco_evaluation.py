@@ -15,6 +15,7 @@ import numpy as np
 from fiftyone.utils.eval.coco import COCODetectionResults, COCOEvaluation, COCOEvaluationConfig
 from fiftyone.utils.eval.detection import DetectionResults
 
+from ..engine import quality
 from ..engine.average_precision import LIMITS, RECALLS, THRESHOLDS
 from ..engine.metrics import Scores, scores_of
 from ..errors import SettingsError
@@ -134,12 +135,12 @@ class YolosegCOCOEvaluation(COCOEvaluation):
             config,
             eval_key,
             matches,
-            table.precision[..., 0].transpose(0, 2, 1),
+            np.ascontiguousarray(table.precision[..., 0].transpose(0, 2, 1)),
             RECALLS,
             config.iou_threshs,
             chosen,
-            recall_sweep=table.recall[..., 0, -1],
-            thresholds=table.scores[..., 0].transpose(0, 2, 1),
+            recall_sweep=np.ascontiguousarray(table.recall[..., 0, -1]),
+            thresholds=np.ascontiguousarray(table.scores[..., 0].transpose(0, 2, 1)),
             missing=missing,
             backend=self,
             coco=coco,
@@ -175,6 +176,19 @@ class YolosegCOCOResults(COCODetectionResults):
             for kind, name in (("segm", "mask"), ("bbox", "box")):
                 metrics |= {f"{name}_{key}": value for key, value in self.coco.get(kind, {}).items() if key in _TOTALS}
         return metrics
+
+    def panoptic(self) -> dict[str, dict[str, float]]:
+        """PQ, SQ and RQ of each class and their "mean", at the IoU of this evaluation; see `engine.quality`."""
+        return quality.panoptic(self.ytrue, self.ypred, self.ious, [str(c) for c in self.classes])
+
+    def best_thresholds(self) -> dict[str, dict[str, float]]:
+        """Of each class the confidence with the highest F1, and precision and recall there."""
+        return quality.best_thresholds(self.ytrue, self.ypred, self.confs, [str(c) for c in self.classes])
+
+    def calibration(self, bins: int = 10) -> dict[str, Any]:
+        """The expected calibration error, "ECE", and the "bins" behind it."""
+        predicted = self.ypred != self.missing
+        return quality.calibration((self.ytrue == self.ypred)[predicted], self.confs[predicted].astype(float), bins)
 
     def serialize(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The tables packed: as JSON lists of numbers they would take most of the time of a small evaluation."""

@@ -41,6 +41,12 @@ def truth_first(view: Any, fields: list[LabelField]) -> list[LabelField]:
     return sorted((f for f in fields if f.masks), key=lambda f: (f.name in predicted, f.name != "ground_truth", -f.masks))
 
 
+def predictions_first(view: Any, fields: list[LabelField], gt_field: str | None) -> list[LabelField]:
+    """The fields that predictions may be in: those that models wrote, then those whose name says so, the ground truth last."""
+    predicted = {facts["about"] for facts in runs.recall(view, "predict")}
+    return sorted(fields, key=lambda f: (f.name == gt_field, f.name not in predicted, "pred" not in f.name, f.name))
+
+
 def suggest_imgsz(view: Any) -> int:
     """A training size for these images: their long side, but 640 at most, as a multiple of 32."""
     files = view.limit(_SAMPLE).values("filepath")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+import fiftyone as fo
+
 from ..errors import SettingsError, UserError
 from ..types import ProgressFn
 from .objects import Maskless
@@ -44,17 +46,12 @@ def evaluate(
     for name in settings.keys() - set(_SETTINGS):
         near = difflib.get_close_matches(name, [*_SETTINGS, "iou", "classwise", "use_masks", "maskless", "classes"], n=1)
         raise SettingsError(f"unknown setting {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
-    if eval_key is not None and not eval_key.isidentifier():
-        raise UserError(f"eval_key={eval_key!r}: use letters, digits and underscores, and begin with a letter")
     config = YolosegCOCOEvaluationConfig(
         pred_field, gt_field, iou=iou, classwise=classwise, use_masks=use_masks, maskless=maskless, **settings
     )
     backend = YolosegCOCOEvaluation(config)
     if eval_key is not None:
-        try:
-            backend.validate_run(view, eval_key)
-        except ValueError as error:
-            raise UserError(f"eval_key={eval_key!r}: {error}") from None
+        check_eval_key(view, eval_key, backend)
     scored = backend.score(view, progress)
     backend.register_run(view, eval_key)
     backend.register_samples(view, eval_key, dynamic=dynamic)
@@ -65,3 +62,27 @@ def evaluate(
         backend.save_run_results(view, eval_key, results)
         backend.add_fields_to_sidebar_group(view, eval_key, omit_fields=(pred_field, gt_field))
     return results
+
+
+def check_eval_key(view: Any, eval_key: str, backend: Any) -> None:
+    """Raises UserError if an evaluation cannot be kept under that name. backend: the evaluation, with its config."""
+    if not eval_key.isidentifier():
+        raise UserError(f"eval_key={eval_key!r}: use letters, digits and underscores, and begin with a letter")
+    try:
+        backend.validate_run(view, eval_key)
+    except ValueError as error:
+        raise UserError(f"eval_key={eval_key!r}: {error}") from None
+
+
+def check_settings(view: Any, pred_field: str, gt_field: str, eval_key: str, iou: float = 0.5) -> None:
+    """As `evaluate` does before it compares. Raises UserError."""
+    from .coco_evaluation import YolosegCOCOEvaluation, YolosegCOCOEvaluationConfig
+
+    check_eval_key(view, eval_key, YolosegCOCOEvaluation(YolosegCOCOEvaluationConfig(pred_field, gt_field, iou=iou)))
+
+
+def wrong_views(view: Any, pred_field: str, gt_field: str, eval_key: str) -> dict[str, Any]:
+    """What to look at next: title -> serialized view, of wrong predictions and of objects that were missed, if there are any."""
+    parts = {"wrong predictions": (pred_field, "fp"), "missed objects": (gt_field, "fn")}
+    views = {title: view.filter_labels(field, fo.ViewField(eval_key) == verdict) for title, (field, verdict) in parts.items()}
+    return {title: part._serialize() for title, part in views.items() if len(part)}

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import UserError
+from ..errors import Stopped, UserError
 from ..types import ProgressFn
 
 Params = dict[str, Any]
@@ -117,6 +117,39 @@ def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
     return {"summary": _markdown(lines) + _listing([str(p) for p in report.failed], "could not be predicted"), **facts}
 
 
+def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .evaluate import evaluate, wrong_views
+
+    def step(share: float, label: str) -> None:
+        if should_stop():
+            raise Stopped("the evaluation was stopped; nothing was written")
+        progress(share, label)
+
+    view, options = load_view(params), params["options"]
+    results = evaluate(view, **options, progress=step)
+    facts, mask, box = results.facts, results.coco["segm"], results.coco["bbox"]
+    counts = {name: int(sum(n or 0 for n in view.values(f"{options['eval_key']}_{name}"))) for name in ("tp", "fp", "fn")}
+    lines = [
+        f"**{_count(counts['tp'], 'object')} found, {counts['fn']} missed, {_count(counts['fp'], 'wrong prediction')}** at IoU {options['iou']:g}",
+        f"mask mAP **{_score(mask['AP'])}** (AP50 {_score(mask['AP50'])}), box mAP **{_score(box['AP'])}** (AP50 {_score(box['AP50'])})",
+    ]
+    if facts["crowds"]:
+        lines.append(f"{_count(facts['crowds'], 'crowd')}, and {_count(facts['ignored'], 'prediction')} on them that do not count")
+    lines += [f"{n} labels of `{name}` have no mask: their box stood in" for name, n in facts["without_mask"].items() if n]
+    table = ["| class | mask AP | AP50 | recall | box AP |", "|---|---|---|---|---|"]
+    for name, c in mask["classes"].items():
+        table.append(f"| {name} | {_score(c['AP'])} | {_score(c['AP50'])} | {_score(c['AR'])} | {_score(box['classes'][name]['AP'])} |")
+    listing = _listing(facts["left_out"], "left out", facts["left_out_count"])
+    return {
+        "summary": _markdown(lines) + "\n\n" + "\n".join(table) + listing,
+        "eval_key": options["eval_key"],
+        **counts,
+        "coco": results.coco,
+        "facts": facts,
+        "views": wrong_views(view, options["pred_field"], options["gt_field"], options["eval_key"]),
+    }
+
+
 def export(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from .export import export
 
@@ -144,6 +177,7 @@ JOBS: dict[str, Job] = {
     "train": train,
     "validate": validate,
     "predict": predict,
+    "evaluate": evaluate,
     "export": export,
 }
 
@@ -168,6 +202,11 @@ def _count(n: int, what: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
+def _score(value: float) -> str:
+    """COCO says -1 where there is nothing to score."""
+    return _number(value if value >= 0 else math.nan)
 
 
 def _markdown(lines: list[str]) -> str:

@@ -5,7 +5,7 @@ Nothing here needs FiftyOne itself: processes that convert do without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -120,17 +120,17 @@ class Reader:
         return ReadObject(str(label["_id"]), self.index[name], crop, stated, bool(label.get("iscrowd")), label.get("confidence"), boxed)
 
 
-def label_crop(label: Label, box: Any, size: Size) -> Crop | None:
+def label_crop(label: Label, box: Any, size: Size, place: Callable[..., Crop] = mask_crop) -> Crop | None:
     """The pixels of a label. None if it has no mask at all; a crop without pixels if it has none inside the image.
 
-    box: its relative bounding box. Raises ValueError if its mask cannot be read.
+    box: its relative bounding box.  place: `mask_crop` or `place_mask`. Raises ValueError if its mask cannot be read.
     """
     if "points" in label:
         return polygon_crop(label["points"] or [], *size) if label.get("filled") else None
     if label.get("mask") is not None:
-        return mask_crop(decode_mask(label["mask"]), box, *size)
+        return place(decode_mask(label["mask"]), box, *size)
     if label.get("mask_path"):
-        return mask_crop(read_mask(label["mask_path"]), box, *size)
+        return place(read_mask(label["mask_path"]), box, *size)
     return None
 
 

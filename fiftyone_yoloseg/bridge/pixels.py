@@ -44,9 +44,15 @@ def mask_crop(mask: npt.NDArray[Any], box: RelativeBox, height: int, width: int)
     box was rounded when it was cropped, keeps its pixels; one of another size is stretched to the box (nearest
     neighbour), as the App draws it. Parts outside the image are cut off.
     """
+    bits, x, y = place_mask(mask, box, height, width)
+    return masks.trim(np.ascontiguousarray(bits), x, y)
+
+
+def place_mask(mask: npt.NDArray[Any], box: RelativeBox, height: int, width: int) -> Crop:
+    """As `mask_crop`, but not trimmed and in the memory order of `mask`: to count pixels neither is needed, and both take longer than counting."""
     if mask.ndim == 3:
         mask = mask[:, :, 0]
-    bits = np.ascontiguousarray(mask if mask.dtype == np.bool_ else mask != 0).view(np.uint8)
+    bits = (mask if mask.dtype == np.bool_ else mask != 0).view(np.uint8)
     if not bits.size:
         return bits, 0, 0
     x, w = _extent(box[0] * width, (box[0] + box[2]) * width, bits.shape[1])
@@ -56,10 +62,10 @@ def mask_crop(mask: npt.NDArray[Any], box: RelativeBox, height: int, width: int)
     if x1 >= x2 or y1 >= y2:
         return bits[:0], 0, 0
     if (h, w) == bits.shape:
-        return masks.trim(bits[y1 - y : y2 - y, x1 - x : x2 - x], x1, y1)
+        return bits[y1 - y : y2 - y, x1 - x : x2 - x], x1, y1
     columns = ((np.arange(x1, x2) - x + 0.5) * (bits.shape[1] / w)).astype(np.intp)
     rows = ((np.arange(y1, y2) - y + 0.5) * (bits.shape[0] / h)).astype(np.intp)
-    return masks.trim(bits[np.ix_(rows, columns)], x1, y1)
+    return bits[np.ix_(rows, columns)], x1, y1
 
 
 def _extent(start: float, end: float, size: int) -> tuple[int, int]:

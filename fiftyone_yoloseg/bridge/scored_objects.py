@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from ..geometry.masks import Crop
 from .objects import Label, Maskless, Size, bounds, label_crop
-from .pixels import box_crop
+from .pixels import box_crop, place_mask
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -58,7 +58,7 @@ def read_side(labels: Sequence[Label], size: Size, *, masks: bool, maskless: Mas
             side.wrong.append(f"a '{name}' has the impossible bounding box {box}")
             continue
         try:
-            crop = label_crop(label, box, size)
+            crop = label_crop(label, box, size, place_mask)
         except ValueError as error:
             side.wrong.append(f"a '{name}': {error}")
             continue

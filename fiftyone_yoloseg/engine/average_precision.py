@@ -58,11 +58,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class _Matches:
-    """Predictions of one image and class by falling score. hit, ignored: (A, T, D)."""
+    """Predictions of one image and class by falling score. hit, ignored: (A, T, D), the latter by the label taken; None where none is near."""
 
     scores: list[float]
-    hit: Bools
-    ignored: Bools
+    areas: list[float]
+    hit: Bools | None = None
+    ignored: Bools | None = None
 
 
 class Averager:
@@ -76,46 +77,36 @@ class Averager:
     def add(self, labels: Labelled, found: Predicted, ious: Floats) -> None:
         """ious: (D, G) overlaps, of crowds the share of the prediction; those of different classes are not looked at."""
         of_label, of_found = _by_class(labels.classes), _by_class(found.classes)
+        overlaps = ious.tolist()
         for cls in of_label.keys() | of_found.keys():
             columns = of_label.get(cls, [])
             rows = sorted(of_found.get(cls, ()), key=lambda i: -found.scores[i])[: self.limits[-1]]
             areas, crowd = [labels.areas[j] for j in columns], [labels.crowd[j] for j in columns]
-            overlaps = ious[np.ix_(rows, columns)].tolist() if rows and columns else [[]] * len(rows)
-            near = [[(j, iou) for j, iou in enumerate(row) if iou >= self._lowest] for row in overlaps]
-            self._objects[cls] += _counts(areas, crowd)
+            if columns:
+                self._objects[cls] += _counts(areas, crowd)
             if rows:
-                self._matches[cls].append(self._match([found.scores[i] for i in rows], [found.areas[i] for i in rows], areas, crowd, near))
+                near = [[(j, row[k]) for j, k in enumerate(columns) if row[k] >= self._lowest] for row in (overlaps[i] for i in rows)]
+                match = self._match(areas, crowd, near) if any(near) else (None, None)
+                self._matches[cls].append(_Matches([found.scores[i] for i in rows], [found.areas[i] for i in rows], *match))
 
     @property
     def _lowest(self) -> float:
         return min(self.thresholds[0], 1 - 1e-10)
 
-    def _match(
-        self,
-        scores: list[float],
-        found_areas: list[float],
-        areas: list[float],
-        crowd: list[bool],
-        near: list[list[tuple[int, float]]],
-    ) -> _Matches:
-        shape = len(AREAS), len(self.thresholds), len(scores)
-        hit, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
-        any_near, any_crowd = any(near), any(crowd)
+    def _match(self, areas: list[float], crowd: list[bool], near: list[list[tuple[int, float]]]) -> tuple[Bools, Bools]:
+        """hit, ignored: (A, T, D)."""
+        any_crowd = any(crowd)
         known: dict[tuple[bool, ...], Integers] = {}
-        for a, (low, high) in enumerate(AREAS):
-            if any_near:
-                left_out = [c or not low <= area <= high for c, area in zip(crowd, areas, strict=True)]
-                # whom a prediction takes depends on who is left out only if some are and others are not
-                key = tuple(left_out) if any_crowd or not all(left_out) else (False,) * len(left_out)
-                if key not in known:
-                    known[key] = _assign(near, key, crowd, self.thresholds)
-                taken = known[key]
-                hit[a] = taken >= 0
-                ignored[a] = np.array([*left_out, False])[taken]
-            outside = [not low <= area <= high for area in found_areas]
-            if any(outside):
-                ignored[a] |= ~hit[a] & np.array(outside)
-        return _Matches(scores, hit, ignored)
+        taken, ignored = [], []
+        for low, high in AREAS:
+            left_out = [c or not low <= area <= high for c, area in zip(crowd, areas, strict=True)]
+            # whom a prediction takes depends on who is left out only if some are and others are not
+            key = tuple(left_out) if any_crowd or not all(left_out) else (False,) * len(left_out)
+            if key not in known:
+                known[key] = _assign(near, key, crowd, self.thresholds)
+            taken.append(known[key])
+            ignored.append(np.array([*left_out, False])[known[key]])
+        return np.array(taken) >= 0, np.array(ignored)
 
     def renumbered(self, index: Mapping[int, int]) -> Averager:
         """The same matches, of the classes in `index` only, under the numbers that it gives them."""
@@ -135,9 +126,13 @@ class Averager:
             if count[0] == 0:  # no object of any size
                 continue
             confidences, hit, ignored, ranks = self._sorted(cls)
-            for a in np.flatnonzero(count):
-                recall[:, cls, a] = _recalls(hit[a] & ~ignored[a], ranks, self.limits) / count[a]
-                precision[:, :, cls, a], scores[:, :, cls, a] = _curve(confidences, hit[a], ignored[a], int(count[a]))
+            sizes = np.flatnonzero(count)
+            hit, ignored = hit[sizes], ignored[sizes]
+            for m, limit in enumerate(self.limits):
+                first = (hit & ~ignored)[..., ranks < limit]
+                recall[:, cls, sizes, m] = (first.sum(-1, dtype=np.float64) / count[sizes, None]).T
+            best, reached_at = _curves(confidences, hit, ignored, count[sizes])
+            precision[:, :, cls, sizes], scores[:, :, cls, sizes] = best.transpose(1, 2, 0), reached_at.transpose(1, 2, 0)
         return Table(precision, scores, recall, objects)
 
     def counted(self, cls: int, threshold: int = 0) -> tuple[Floats, Bools]:
@@ -153,9 +148,18 @@ class Averager:
             nothing = np.zeros((len(AREAS), len(self.thresholds), 0), bool)
             return np.zeros(0), nothing, nothing, np.zeros(0, np.int64)
         scores = np.concatenate([p.scores for p in parts])
-        order = np.argsort(-scores, kind="stable")
+        areas = np.concatenate([p.areas for p in parts])
         ranks = np.concatenate([np.arange(len(p.scores)) for p in parts])
-        hit, ignored = np.concatenate([p.hit for p in parts], -1), np.concatenate([p.ignored for p in parts], -1)
+        shape = len(AREAS), len(self.thresholds), len(scores)
+        hit, ignored, start = np.zeros(shape, bool), np.zeros(shape, bool), 0
+        for part in parts:
+            end = start + len(part.scores)
+            if part.hit is not None:
+                hit[..., start:end], ignored[..., start:end] = part.hit, part.ignored
+            start = end
+        low, high = np.array(AREAS).T[..., None]
+        ignored |= ~hit & ((areas < low) | (areas > high))[:, None]
+        order = np.argsort(-scores, kind="stable")
         return scores[order], hit[..., order], ignored[..., order], ranks[order]
 
 
@@ -196,22 +200,20 @@ def _assign(near: list[list[tuple[int, float]]], left_out: tuple[bool, ...], cro
     return taken
 
 
-def _recalls(right: Bools, ranks: Integers, limits: Sequence[int]) -> Floats:
-    """(T, L) right predictions among the first `limit` of each image."""
-    return np.stack([right[:, ranks < limit].sum(1, dtype=np.float64) for limit in limits], 1)
-
-
-def _curve(confidences: Floats, hit: Bools, ignored: Bools, objects: int) -> tuple[Floats, Floats]:
-    """(T, R) precision and the confidence where it is reached, 0 beyond the largest recall."""
-    shape = len(hit), len(RECALLS)
-    precision, scores = np.zeros(shape), np.zeros(shape)
-    right = np.cumsum(hit & ~ignored, 1).astype(np.float64)
-    wrong = np.cumsum(~hit & ~ignored, 1).astype(np.float64)
-    reached = right / objects
+def _curves(confidences: Floats, hit: Bools, ignored: Bools, objects: Integers) -> tuple[Floats, Floats]:
+    """(S, T, R) precision and the confidence where it is reached, 0 beyond the largest recall. hit, ignored: (S, T, N); objects: (S,)."""
+    sizes, thresholds, n = hit.shape
+    if not n:
+        return np.zeros((sizes, thresholds, len(RECALLS))), np.zeros((sizes, thresholds, len(RECALLS)))
+    right, counted = np.cumsum(hit & ~ignored, -1), np.cumsum(~ignored, -1)
+    wrong: Floats = (counted - right).astype(np.float64)
     best = right / (wrong + right + np.spacing(1))
-    best = np.maximum.accumulate(best[:, ::-1], 1)[:, ::-1]
-    for t in range(len(hit)):
-        at = np.searchsorted(reached[t], RECALLS, side="left")
-        at = at[at < reached.shape[1]]
-        precision[t, : len(at)], scores[t, : len(at)] = best[t, at], confidences[at]
-    return precision, scores
+    best = np.maximum.accumulate(best[..., ::-1], -1)[..., ::-1]
+    # how many right ones each recall needs, then where each row has as many: its counts rise, so that all rows can be searched as one
+    needed = np.stack([np.searchsorted(np.arange(o + 1) / o, RECALLS, side="left") for o in objects.tolist()])
+    row = np.arange(sizes * thresholds).reshape(sizes, thresholds, 1)
+    offset = row * (int(objects.max()) + 2)
+    at = np.searchsorted((right + offset).ravel(), (needed[:, None] + offset).ravel(), side="left").reshape(sizes, thresholds, -1) - row * n
+    reached = at < n
+    at = np.minimum(at, n - 1)
+    return np.where(reached, np.take_along_axis(best, at, -1), 0.0), np.where(reached, confidences[at], 0.0)

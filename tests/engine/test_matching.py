@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_metrics import LARGE, MEDIUM, SMALL, coco_eval, image, perturbed, predictions, rectangle
+from coco_reference import coco_eval, perturbed
+from test_metrics import LARGE, MEDIUM, SMALL, image, predictions, rectangle
 
 from fiftyone_yoloseg.data.coco import load_coco
 from fiftyone_yoloseg.engine.matching import IGNORED, NOTHING, confusion_matrix, match

@@ -116,6 +116,12 @@ def test_forms_suggest_what_the_dataset_says(plugin: PluginContext, coco: Any) -
         ("validate", {"conf": 2}, "conf", "less than or equal to 1"),
         ("predict", {"label_field": "ground_truth"}, "label_field", "holds ground truth"),
         ("predict", {"label_field": "boxes"}, "label_field", "this tool did not write"),
+        ("evaluate", {"gt_field": "nope"}, "gt_field", "no field 'nope'"),
+        ("evaluate", {"pred_field": "ground_truth"}, "pred_field", "these are the ground truth"),
+        ("evaluate", {"pred_field": "boxes", "iou": 1.5}, "iou", "above 0 and at most 1"),
+        ("evaluate", {"pred_field": "boxes", "eval_key": "my eval"}, "eval_key", "letters, digits and underscores"),
+        ("evaluate", {"pred_field": "boxes", "maskless": "guess"}, "maskless", "choose one of box, skip"),
+        ("evaluate", {"evalkey": "x"}, "unknown_evalkey", "did you mean 'eval_key'"),
         ("export", {"format": "tiff"}, "format", "choose one of onnx"),
         ("export", {"model": "file", "model_path": "/etc/hostname"}, "model_path", "is not a checkpoint"),
         ("export", {"output": "here.onnx"}, "output", "give the full path"),
@@ -166,6 +172,9 @@ def test_every_operator_runs_from_a_script(execute: Any, coco: Any, tmp_path: Pa
     assert validated["images"] == 6 and "mask mAP" in validated["summary"]
     predicted = execute("predict", coco, model=best, conf=0, max_det=3, device="cpu").result
     assert predicted["images"] == 6 and predicted["objects"] == coco.count("predictions.detections") and predicted["failed"] == []
+    evaluated = execute("evaluate", coco, eval_key="judged").result
+    assert evaluated["tp"] + evaluated["fp"] + evaluated["facts"]["ignored"] == predicted["objects"] and "mask mAP" in evaluated["summary"]
+    assert coco.list_evaluations() == ["judged"] and set(evaluated["views"]) <= {"wrong predictions", "missed objects"}
     exported = execute("export", coco, model=best, imgsz="64").result
     assert Path(exported["path"]).is_file() and exported["verified"]
     imported = execute("import_labels", coco, source=str(tmp_path / "out"), into="this", label_field="again").result
@@ -198,6 +207,37 @@ def test_the_check_has_a_button_for_each_view(plugin: PluginContext, coco: Any) 
     buttons = [button["view"] for row in rows for button in row["type"]["properties"].values()]
     assert {b["params"]["name"] for b in buttons} == set(shown.params["results"]["views"].values()) == set(coco.list_saved_views()) != set()
     assert all(b["operator"] == "set_view" for b in buttons)
+
+
+def test_an_evaluation_has_buttons_that_show_what_is_wrong(plugin: PluginContext, coco: Any) -> None:
+    coco.clone_sample_field("ground_truth", "predictions")
+    for sample in coco.exists("predictions"):
+        for label in sample.predictions.detections:
+            label.confidence = 0.5
+        sample.save()
+    first = coco.exists("predictions").first()
+    first.predictions.detections[0].label = "unicorn"
+    first.predictions.detections[1].mask = None
+    first.save()
+    operator = next(i for i in plugin.instances if i.name == "evaluate")
+    fields = form(plugin, "evaluate", coco)
+    assert problems(fields) == {}
+    assert {n: fields[n]["default"] for n in ("gt_field", "pred_field", "iou", "eval_key", "maskless")} == {
+        "gt_field": "ground_truth", "pred_field": "predictions", "iou": 0.5, "eval_key": "eval", "maskless": "box"
+    }  # fmt: skip
+    request = {"dataset_name": coco.name, "params": {}, "spaces": None}
+    stream = operator.execute(ExecutionContext(request_params=request, executor=Executor(), operator_uri=operator.uri))
+    shown = [m.body for m in stream][-1]
+    assert "1 labels of `predictions` have no mask" in shown.params["results"]["summary"]
+    buttons = shown.params["outputs"]["type"]["properties"]["look"]["type"]["properties"]
+    assert buttons["panel"]["view"]["operator"] == "open_panel" and buttons["wrong_predictions"]["view"]["operator"] == "set_view"
+    coco.reload()
+    view = fo.DatasetView._build(coco, buttons["wrong_predictions"]["view"]["params"]["view"])
+    assert "unicorn" in view.values("predictions.detections.label", unwind=True) and set(
+        view.values("predictions.detections.eval", unwind=True)
+    ) == {"fp"}
+    coco.evaluate_detections("predictions", eval_key="other", method="coco", progress=False)
+    assert "Cannot overwrite existing evaluation 'other'" in problems(form(plugin, "evaluate", coco, eval_key="other"))["eval_key"]
 
 
 def test_labels_of_which_none_has_a_mask_can_be_checked(plugin: PluginContext, coco: Any) -> None:

@@ -1,0 +1,83 @@
+"""The operator that compares predictions with ground truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fiftyone.operators import types
+from fiftyone.operators.types import RiskLevel
+
+from ..bridge import defaults
+from ..bridge.evaluate import check_settings
+from ..bridge.jobs import Params, Result, view_params
+from ..bridge.views import check_view, label_path
+from ..errors import UserError
+from .base import JobOperator
+from .forms import Form, cached_fields
+
+_PANEL = "model_evaluation_panel_builtin"
+
+
+class Evaluate(JobOperator):
+    name = job = "evaluate"
+    label = "YOLO-seg: evaluate"
+    icon = "rule"
+    description = "Compare predicted masks with ground truth: COCO's numbers, and right, wrong or missed on every object"
+    risk = RiskLevel.MEDIUM
+    changes_samples = True
+    own_process = False
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        fields = cached_fields(view)
+        choices = {f.name: f"{f.name} ({f.masks} masks)" for f in fields}
+        truth = next((f.name for f in defaults.truth_first(view, fields)), None)
+        if truth is None:
+            form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
+        gt_field = form.choice("gt_field", "Ground truth", "Labels that are right", choices, truth, lambda name: check_field(view, name))
+        first = next((f.name for f in defaults.predictions_first(view, fields, gt_field)), None)
+
+        def differs(name: str) -> None:
+            check_field(view, name)
+            if name == gt_field:
+                raise UserError("these are the ground truth: choose the field with predictions, or predict first")
+
+        pred_field = form.choice("pred_field", "Predictions", "Labels to judge; each needs a confidence", choices, first, differs)
+        iou = form.number("iou", "IoU", "Overlap of masks at which a prediction is right, above 0 and at most 1", 0.5, check_iou)
+        safe_iou = 0.5 if "iou" in form.problems else iou
+
+        def check_key(key: str) -> None:
+            if pred_field and gt_field:
+                check_settings(view, pred_field, gt_field, key, safe_iou)
+
+        eval_key = form.text(
+            "eval_key", "Name", "Of this evaluation; one of the same fields under that name is replaced", "eval", check_key, required=True
+        )
+        maskless = "box"
+        if any(f.masks < f.objects for f in fields if f.name in (gt_field, pred_field)):
+            options = {"box": "Take their box as mask", "skip": "Leave these labels out"}
+            maskless = form.choice("maskless", "Labels without a mask", "Some labels of these fields have none", options, "box")
+        else:
+            form.get("maskless")
+        return view_params(view, pred_field=pred_field, gt_field=gt_field, eval_key=eval_key, iou=iou, maskless=maskless)
+
+    def _output(self, result: Result) -> types.Property:
+        shown = super()._output(result)
+        if "error" in result:
+            return shown
+        row = shown.type.h_stack("look", gap=1)
+        row.btn("panel", "Open Model Evaluation", icon="insights", on_click="open_panel", params={"name": _PANEL, "isActive": True})
+        for title, stages in result.get("views", {}).items():
+            name = title.replace(" ", "_")
+            row.btn(name, f"Show {title}", icon="visibility", on_click="set_view", params={"view": stages})
+        return shown
+
+
+def check_field(view: Any, name: str) -> None:
+    label_path(view, name)
+
+
+def check_iou(value: float) -> None:
+    if not 0 < value <= 1:
+        raise UserError(f"iou={value}: give a number above 0 and at most 1")
