@@ -13,6 +13,10 @@ from coco_reference import coco_eval, perturbed
 
 fo = pytest.importorskip("fiftyone")
 
+from fiftyone.operators.executor import ExecutionContext, Executor  # noqa: E402
+from fiftyone.plugins.context import PluginContext  # noqa: E402
+from fiftyone.plugins.definitions import PluginDefinition  # noqa: E402
+
 import fiftyone_yoloseg as fy  # noqa: E402
 from fiftyone_yoloseg.bridge.coco_evaluation import METHOD, YolosegCOCOResults  # noqa: E402
 from fiftyone_yoloseg.bridge.evaluate import evaluate  # noqa: E402
@@ -253,6 +257,22 @@ def test_results_are_kept_and_come_back(dataset: Any) -> None:
     assert dataset.count_values("predictions.detections.renamed")["tp"] == sum(dataset.limit(10).values("renamed_tp"))
     dataset.delete_evaluation("renamed")
     assert not [f for f in dataset.get_field_schema(flat=True) if "renamed" in f or "kept" in f]
+
+
+def test_fiftyones_model_evaluation_panel_reads_it(dataset: Any) -> None:
+    """The panel's own code, without the browser."""
+    results = evaluate(dataset, "predictions")
+    context = PluginContext(PluginDefinition.from_disk(str(Path(fo.__file__).parents[1] / "plugins" / "panels" / "fiftyone.yml")))
+    context.register_all()
+    panel = next(i for i in context.instances if i.config.name == "model_evaluation_panel_builtin")
+    request = {"dataset_name": dataset.name, "params": {"panel_id": "p", "panel_state": {}, "key": "eval"}}
+    data = panel.get_evaluation_data(ExecutionContext(request_params=request, executor=Executor()))
+    assert data["info"]["config"]["method"] == METHOD
+    counts = [data["metrics"][name] for name in ("tp", "fp", "fn")]
+    assert counts == [sum(dataset.values(f"eval_{name}")) for name in ("tp", "fp", "fn")]
+    assert data["metrics"]["mAP"] == results.mAP() and data["metrics"]["mAR"] == results.mAR()
+    assert data["confusion_matrix"]["matrix"].sum() == len(results.ytrue)
+    assert set(data["per_class_metrics"]) == set(results.classes) and 0 < data["per_class_metrics"]["person"]["iou"] < 1
 
 
 def test_quality_by_hand(scene: Any) -> None:
