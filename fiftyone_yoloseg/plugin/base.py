@@ -70,7 +70,10 @@ class JobOperator(foo.Operator):
 
     def inline(self, ctx: Any, params: Params) -> Result:
         """Run the job for a script or a delegated operation."""
-        return jobs.run(self.job, params, lambda share, label: ctx.set_progress(progress=share, label=label))
+        result = jobs.run(self.job, params, lambda share, label: ctx.set_progress(progress=share, label=label))
+        if self.changes_samples:
+            forget_fields()  # the next operator of a script reads the fields that this one wrote
+        return result
 
     def resolve_input(self, ctx: Any) -> types.Property:
         return types.Property(self._form(ctx)[0].inputs, view=types.View(label=self.label, description=self.description))
