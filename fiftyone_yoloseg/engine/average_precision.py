@@ -64,6 +64,20 @@ class _Matches:
     areas: list[float]
     hit: Bools | None = None
     ignored: Bools | None = None
+    image: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One class, objects of all sizes: its N predictions by falling score. T IoU thresholds, I images.
+
+    image: (N,) where each comes from.  hit: (T, N) right ones.  counts: (T, N) those that are not ignored.  objects: (I,) to find in each image.
+    """
+
+    image: Integers
+    hit: Bools
+    counts: Bools
+    objects: Integers
 
 
 class Averager:
@@ -73,6 +87,8 @@ class Averager:
         self.thresholds, self.limits = tuple(thresholds), tuple(limits)
         self._matches: dict[int, list[_Matches]] = defaultdict(list)
         self._objects: dict[int, Integers] = defaultdict(lambda: np.zeros(len(AREAS), np.int64))
+        self._objects_in: dict[int, dict[int, int]] = defaultdict(dict)  # class -> image -> objects, crowds not counted
+        self.images = 0
 
     def add(self, labels: Labelled, found: Predicted, ious: Floats) -> None:
         """ious: (D, G) overlaps, of crowds the share of the prediction; those of different classes are not looked at."""
@@ -84,10 +100,12 @@ class Averager:
             areas, crowd = [labels.areas[j] for j in columns], [labels.crowd[j] for j in columns]
             if columns:
                 self._objects[cls] += _counts(areas, crowd)
+                self._objects_in[cls][self.images] = len(crowd) - sum(crowd)
             if rows:
                 near = [[(j, row[k]) for j, k in enumerate(columns) if row[k] >= self._lowest] for row in (overlaps[i] for i in rows)]
                 match = self._match(areas, crowd, near) if any(near) else (None, None)
-                self._matches[cls].append(_Matches([found.scores[i] for i in rows], [found.areas[i] for i in rows], *match))
+                self._matches[cls].append(_Matches([found.scores[i] for i in rows], [found.areas[i] for i in rows], *match, self.images))
+        self.images += 1
 
     @property
     def _lowest(self) -> float:
@@ -113,6 +131,8 @@ class Averager:
         other = Averager(self.thresholds, self.limits)
         other._matches.update({new: self._matches[old] for old, new in index.items() if old in self._matches})
         other._objects.update({new: self._objects[old] for old, new in index.items() if old in self._objects})
+        other._objects_in.update({new: self._objects_in[old] for old, new in index.items() if old in self._objects_in})
+        other.images = self.images
         return other
 
     def compute(self, classes: int) -> Table:
@@ -125,7 +145,7 @@ class Averager:
             objects[cls] = count
             if count[0] == 0:  # no object of any size
                 continue
-            confidences, hit, ignored, ranks = self._sorted(cls)
+            confidences, hit, ignored, ranks, _ = self._sorted(cls)
             sizes = np.flatnonzero(count)
             hit, ignored = hit[sizes], ignored[sizes]
             for m, limit in enumerate(self.limits):
@@ -137,16 +157,29 @@ class Averager:
 
     def counted(self, cls: int, threshold: int = 0) -> tuple[Floats, Bools]:
         """Scores of the predictions of a class that count (not ignored), falling, and whether each is right at that IoU threshold."""
-        confidences, hit, ignored, _ = self._sorted(cls)
+        confidences, hit, ignored, _, _ = self._sorted(cls)
         kept = ~ignored[0, threshold]
         return confidences[kept], hit[0, threshold][kept]
 
-    def _sorted(self, cls: int) -> tuple[Floats, Bools, Bools, Integers]:
-        """Predictions of all images by falling score: scores (N,), hit and ignored (A, T, N), rank in their image (N,)."""
+    def rankings(self) -> list[Ranking]:
+        """Of each class that has objects."""
+        found = []
+        for cls, count in self._objects.items():
+            if not count[0]:
+                continue
+            _, hit, ignored, _, image = self._sorted(cls)
+            objects = np.zeros(self.images, np.int64)
+            for where, number in self._objects_in[cls].items():
+                objects[where] = number
+            found.append(Ranking(image, hit[0] & ~ignored[0], ~ignored[0], objects))
+        return found
+
+    def _sorted(self, cls: int) -> tuple[Floats, Bools, Bools, Integers, Integers]:
+        """Predictions of all images by falling score: scores (N,), hit and ignored (A, T, N), rank in their image and that image (N,)."""
         parts = self._matches.get(cls, [])
         if not parts:
             nothing = np.zeros((len(AREAS), len(self.thresholds), 0), bool)
-            return np.zeros(0), nothing, nothing, np.zeros(0, np.int64)
+            return np.zeros(0), nothing, nothing, np.zeros(0, np.int64), np.zeros(0, np.int64)
         scores = np.concatenate([p.scores for p in parts])
         areas = np.concatenate([p.areas for p in parts])
         ranks = np.concatenate([np.arange(len(p.scores)) for p in parts])
@@ -160,7 +193,8 @@ class Averager:
         low, high = np.array(AREAS).T[..., None]
         ignored |= ~hit & ((areas < low) | (areas > high))[:, None]
         order = np.argsort(-scores, kind="stable")
-        return scores[order], hit[..., order], ignored[..., order], ranks[order]
+        image = np.repeat([p.image for p in parts], [len(p.scores) for p in parts])
+        return scores[order], hit[..., order], ignored[..., order], ranks[order], image[order]
 
 
 def _by_class(classes: Sequence[int]) -> dict[int, list[int]]:
