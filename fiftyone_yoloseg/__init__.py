@@ -20,6 +20,8 @@ _PUBLIC = {
     "predict": "bridge.predict",
     "evaluate": "bridge.evaluate",
     "register_evaluation": "bridge.coco_evaluation",
+    "compare": "bridge.compare",
+    "error_types": "bridge.error_types",
     "check": "bridge.check",
 }
 __all__ = ["__version__", *_PUBLIC]

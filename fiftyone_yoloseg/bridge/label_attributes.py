@@ -1,0 +1,57 @@
+"""A verdict on single labels, written in bulk, and saved views of the labels that have each verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import fiftyone as fo
+
+from ..errors import UserError
+
+
+def write_attributes(view: Any, path: str, values: Iterable[tuple[str, str, Mapping[str, Any]]]) -> int:
+    """Set attributes of labels, given as (sample id, label id, values by name); returns how many labels.
+
+    path: of the label list, as 'ground_truth.detections'. Labels that somebody has removed meanwhile are passed over.
+    """
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    labels = 0
+    for sample_id, label_id, attributes in values:
+        labels += 1
+        for name, value in attributes.items():
+            by_name.setdefault(name, []).append({"sample_id": sample_id, "label_id": label_id, "value": value})
+    for name, rows in by_name.items():
+        view._dataset.set_label_values(f"{path}.{name}", rows, dynamic=True, progress=False)
+    return labels
+
+
+def clear_attributes(view: Any, paths: Sequence[str], names: Sequence[str]) -> None:
+    """Remove attributes of an earlier run from the labels of all samples of a view."""
+    ids = [sample["_id"] for sample in view._aggregate(post_pipeline=[{"$project": {"_id": 1}}])]
+    for path in paths:
+        old = {"_id": {"$in": ids}, "$or": [{f"{path}.{name}": {"$exists": True}} for name in names]}
+        view._dataset._sample_collection.update_many(old, {"$unset": {f"{path}.$[].{name}": "" for name in names}})
+
+
+def check_key(view: Any, key: str) -> None:
+    """Raises UserError if attributes cannot have that name."""
+    if not key.isidentifier():
+        raise UserError(f"key={key!r}: use letters, digits and underscores, and begin with a letter")
+
+
+def save_views(view: Any, key: str, fields: Mapping[str, str], attribute: str) -> dict[str, str]:
+    """Save a view of the labels of each verdict; those of an earlier run under that key are replaced. Returns verdict -> name of the view.
+
+    fields: verdict -> label field. A verdict that no label has gets no view.
+    """
+    dataset, saved = view._dataset, {}
+    for name in dataset.list_saved_views():
+        if name.startswith(f"{key}: "):
+            dataset.delete_saved_view(name)
+    for verdict, field in fields.items():
+        part = view.filter_labels(field, fo.ViewField(attribute) == verdict)
+        if len(part):
+            saved[verdict] = f"{key}: {verdict}"
+            dataset.save_view(saved[verdict], part)
+    return saved
