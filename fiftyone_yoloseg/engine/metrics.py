@@ -6,7 +6,8 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..geometry import masks
-from ..types import ImageRecord, Instances, Names
+from ..types import CropMask, ImageRecord, Instances, Names
 
 Floats = npt.NDArray[np.float64]
 GRID: Floats = np.linspace(0, 1, 1000)
@@ -94,33 +95,65 @@ class Metrics:
         return {**result, "fitness": self.fitness}
 
 
+class Outlined(NamedTuple):
+    """A label or a prediction in COCO's terms. counts: its run lengths in the whole image. area: of the mask, in pixels."""
+
+    cls: int
+    box: Sequence[float]
+    counts: bytes
+    area: float
+    crowd: bool = False
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredImage:
+    """What the scores need of one image. order: images are scored by rising order; it decides between equal confidences only."""
+
+    order: int
+    height: int
+    width: int
+    labels: list[Outlined]
+    found: list[Outlined]
+
+
 class CocoScorer:
-    """Collects labels and predictions image by image, then scores them."""
+    """Collects labels and predictions image by image, then scores them. `images` of several scorers can be put together."""
 
     def __init__(self, names: Names) -> None:
         self.names = names
+        self.images: list[ScoredImage] = []
+
+    def add(self, record: ImageRecord, found: Instances, order: int = 0) -> None:
+        height, width = record.height, record.width
+
+        def counts(mask: CropMask) -> bytes:
+            return bytes(masks.to_coco_rle(mask, height, width)["counts"])
+
+        labels = [
+            Outlined(r.cls, r.box, counts(r.mask), r.area if r.area is not None else float(masks.area(r.mask)), r.crowd)
+            for r in record.instances
+        ]
+        predictions = zip(found.boxes.tolist(), found.confidences.tolist(), found.classes.tolist(), found.masks, strict=True)
+        outlined = [Outlined(cls, box, counts(mask), float(masks.area(mask)), score=score) for box, score, cls, mask in predictions]
+        self.images.append(ScoredImage(order, height, width, labels, outlined))
+
+    def compute(self) -> Metrics:
         self._images: list[dict[str, Any]] = []
         self._labels: list[dict[str, Any]] = []
         self._found: dict[Literal["bbox", "segm"], list[dict[str, Any]]] = {"bbox": [], "segm": []}
-
-    def add(self, record: ImageRecord, found: Instances) -> None:
-        image = len(self._images) + 1
-        self._images.append({"id": image, "height": record.height, "width": record.width})
-        for label in record.instances:
-            rle = masks.to_coco_rle(label.mask, record.height, record.width)
-            area = label.area if label.area is not None else float(masks.area(label.mask))
-            self._labels.append(_annotation(len(self._labels) + 1, image, label.cls, label.box, rle, area, iscrowd=int(label.crowd)))
-        for box, score, cls, mask in zip(
-            found.boxes.tolist(), found.confidences.tolist(), found.classes.tolist(), found.masks, strict=True
-        ):
-            rle = masks.to_coco_rle(mask, record.height, record.width)
-            number = len(self._found["bbox"]) + 1
-            box_area = (box[2] - box[0]) * (box[3] - box[1])
-            self._found["bbox"].append(_annotation(number, image, cls, box, rle, box_area, score=score))
-            # as pycocotools does: the size of a predicted mask is that of its pixels
-            self._found["segm"].append(_annotation(number, image, cls, box, rle, float(masks.area(mask)), score=score))
-
-    def compute(self) -> Metrics:
+        for image, scored in enumerate(sorted(self.images, key=attrgetter("order")), 1):
+            self._images.append({"id": image, "height": scored.height, "width": scored.width})
+            size = [scored.height, scored.width]
+            for o in scored.labels:
+                rle = {"size": size, "counts": o.counts}
+                self._labels.append(_annotation(len(self._labels) + 1, image, o.cls, o.box, rle, o.area, iscrowd=int(o.crowd)))
+            for o in scored.found:
+                rle, number = {"size": size, "counts": o.counts}, len(self._found["bbox"]) + 1
+                box_area = (o.box[2] - o.box[0]) * (o.box[3] - o.box[1])
+                self._found["bbox"].append(_annotation(number, image, o.cls, o.box, rle, box_area, score=o.score))
+                # as pycocotools does: the size of a predicted mask is that of its pixels
+                self._found["segm"].append(_annotation(number, image, o.cls, o.box, rle, o.area, score=o.score))
         counts = np.bincount([a["category_id"] for a in self._labels if not a["iscrowd"]], minlength=len(self.names))
         return Metrics(self._score("bbox"), self._score("segm"), dict(self.names), len(self._images), int(counts.sum()), counts)
 
