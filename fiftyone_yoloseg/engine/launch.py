@@ -202,6 +202,8 @@ def _run(
     ours.propagate = False
     if rank == 0:
         ours.addHandler(_ToParent(link))
+    mute = "ignore:resource_tracker"  # what cleans up after a killed process would print its warning below our message
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), mute]))
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
