@@ -52,6 +52,14 @@ class Link:
         with self._lock:
             self._up.send((kind, value, False))
 
+    def say(self, record: logging.LogRecord) -> None:
+        """Pass a log line on. A signal handler may speak while the thread that it interrupts is sending: then the line is left out."""
+        if self._lock.acquire(timeout=1):
+            try:
+                self._up.send((LOG, record, False))
+            finally:
+                self._lock.release()
+
     def ask(self, kind: str, value: Any = None) -> Any:
         with self._lock:
             self._up.send((kind, value, True))
@@ -253,4 +261,4 @@ class _ToParent(logging.handlers.QueueHandler):
         self.link = link
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        self.link.tell(LOG, record)
+        self.link.say(record)

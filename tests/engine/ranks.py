@@ -87,6 +87,12 @@ def fail(world: World, link: Link, how: str) -> None:
     world.any(False)
 
 
+def wait(world: World, link: Link, _: None) -> None:
+    loader = subprocess.Popen(["sleep", "1000"])
+    link.tell("waiting")
+    loader.wait()
+
+
 def talk(world: World, link: Link, number: int) -> list[Any]:
     logging.getLogger("fiftyone_yoloseg.test").info("from process %d", world.rank)
     link.tell("hello", world.rank)

@@ -255,6 +255,22 @@ def test_a_killed_process_ends_the_training(tiny_dataset: Path, tmp_path: Path) 
     assert load_checkpoint(tmp_path / "runs/segment/train/weights/last.pt").train is not None
 
 
+def test_without_the_process_that_started_them_they_end(tmp_path: Path) -> None:
+    """The script has no __main__ guard."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport ranks\n"
+        "from fiftyone_yoloseg.engine.launch import launch\nlaunch(['cpu', 'cpu'], ranks.wait, None, lambda kind, value: print(kind, flush=True))\n"
+    )
+    with run([str(script)], tmp_path) as p:
+        assert p.stdout is not None
+        assert [p.stdout.readline(), p.stdout.readline()] == ["waiting\n"] * 2
+        family = psutil.Process(p.pid).children(recursive=True)
+        assert len([c for c in family if c.name() == "sleep"]) == 2
+        p.kill()
+    assert psutil.wait_procs(family, timeout=15)[1] == []
+
+
 def test_torchrun(tiny_dataset: Path, tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1", "--nproc-per-node=2"]
     with run([*launcher, *COMMAND, f"data={tiny_dataset}", "device=cpu", "epochs=2", "workers=0"], tmp_path) as p:
