@@ -99,7 +99,7 @@ class _Ranks:
         self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # here it outlives any of them
         gpu = select_device(devices[0]).type == "cuda"
         new: Any = multiprocessing.get_context("spawn") if gpu else context()  # CUDA wants processes that nothing has forked
-        if not gpu:
+        if new.get_start_method() == "forkserver":
             new.set_forkserver_preload(["fiftyone_yoloseg.engine.trainer"])  # once, not in each process
         try:
             for rank in range(len(devices)):
