@@ -185,7 +185,7 @@ PLAN: dict[str, Any] = {"imgsz": 64, "epochs": 3, "optimizer": "SGD", "nbs": 12,
 
 
 def test_a_training_on_two_processes_stops_and_goes_on_with_one(
-    nine: SegmentationData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    nine: SegmentationData, tmp_path: Path, caplog: pytest.LogCaptureFixture, one_thread: None
 ) -> None:
     ears, told = Ears(), list[str]()
     at = At(2, 2)
@@ -215,7 +215,7 @@ def test_a_training_on_two_processes_stops_and_goes_on_with_one(
     assert (ended.stopped, ended.epochs, ended.dir) == (False, 3, stopped.dir) and [r["epoch"] for r in rows(ended.dir)] == list("123")
 
 
-def test_a_training_of_one_process_goes_on_with_two(nine: SegmentationData, tmp_path: Path) -> None:
+def test_a_training_of_one_process_goes_on_with_two(nine: SegmentationData, tmp_path: Path, one_thread: None) -> None:
     first = train(fresh(nine), nine, options(tmp_path, **PLAN), **At(2, 2).stop)
     ears = Ears()
     ended = train(load_checkpoint(first.last), nine, TrainSettings(resume=True, device="cpu,cpu"), listeners=[ears])
