@@ -109,9 +109,12 @@ def usage(command: str | None = None) -> str:
 
 def _train(settings: config.TrainCommand) -> None:
     from .api import YOLO
+    from .console import SPEAKS
     from .engine.summary import resume_command
 
     result = YOLO(settings.model).train(**_given(settings))
+    if not SPEAKS:
+        return
     if result.metrics:
         show_metrics(result.metrics)
     print(f"best {result.best}\nlast {result.last}")

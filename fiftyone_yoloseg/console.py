@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -14,11 +15,13 @@ from .types import ProgressFn
 
 log = logging.getLogger("fiftyone_yoloseg")
 console = Console(stderr=True)
+SPEAKS = int(os.environ.get("RANK", 0)) == 0
+"""Of the processes that torchrun starts, only the first speaks."""
 
 
 def show_log() -> None:
     """Let our log lines through to the terminal, unless the application has set up logging of its own."""
-    if not log.handlers and not logging.getLogger().handlers:
+    if SPEAKS and not log.handlers and not logging.getLogger().handlers:
         log.addHandler(
             RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S", omit_repeated_times=False)
         )
@@ -38,7 +41,7 @@ def progress_bar(title: str) -> Iterator[ProgressFn]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not (SPEAKS and console.is_terminal)) as bar:
         task = bar.add_task("", total=1.0, title=title)
 
         def update(share: float, label: str) -> None:

@@ -38,5 +38,9 @@ class MissingDependencyError(UserError):
         super().__init__(f"{what} needs the package {package!r}: pip install 'fiftyone-yoloseg[{extra}]'")
 
 
+class ProcessError(UserError):
+    """One of the processes of a training failed or was killed; the others were ended."""
+
+
 class Stopped(UserError):
     """Long work was stopped on request, between two steps, with its files in order."""

@@ -41,13 +41,20 @@ class Settings(BaseModel):
 class DeviceSettings(Settings):
     """Whatever computes."""
 
-    device: str | None = Field(None, description="cpu, cuda, cuda:1 or a GPU number; the first GPU if there is one, else the CPU")
+    device: str | None = Field(
+        None,
+        description="cpu, cuda, cuda:1 or a GPU number; the first GPU if there is one, else the CPU. Training takes several: 0,1,2,3, or cpu,cpu for two processes",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _device_number(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("device"), int) and not isinstance(data["device"], bool):
-            return {**data, "device": str(data["device"])}
+        """GPU numbers, one or a list of them, become text."""
+        device = data.get("device") if isinstance(data, dict) else None
+        if isinstance(device, int) and not isinstance(device, bool):
+            return {**data, "device": str(device)}
+        if isinstance(device, (list, tuple)):
+            return {**data, "device": ",".join(map(str, device))}
         return data
 
 
@@ -98,8 +105,10 @@ class TrainSettings(DeviceSettings):
         None,
         description="hours of training, over all sessions of a run: epochs are fitted to it, so that it ends with the schedule complete",
     )
-    batch: TrainBatch = Field(16, description="images per step; -1: chosen for this machine, see docs/training.md")
-    workers: Count | None = Field(None, description="processes that load and augment images; by the machine if not given")
+    batch: TrainBatch = Field(16, description="images per step, of all devices together; -1: chosen for this machine, see docs/training.md")
+    workers: Count | None = Field(
+        None, description="processes that load and augment images, for all devices of a machine together; by the machine if not given"
+    )
     cache: CacheKind = Field("ram", description="keep decoded images: ram, disk (in the user's cache folder) or false")
     cache_gb: Annotated[float, Field(gt=0)] | None = Field(
         None, description="size of that cache in GB; a quarter of the free memory, or a tenth of the free disk, if not given"

@@ -29,7 +29,13 @@ WORTH_WORKERS = 500
 
 
 def collate(samples: Sequence[Sample], *, ratio: int = 4, exclusive: bool = False) -> Batch:
-    """Samples of one size -> a batch. exclusive: a pixel that several objects cover stays with the smallest of them."""
+    """Samples of one size -> a batch. exclusive: a pixel that several objects cover stays with the smallest of them.
+
+    No samples (a process without a share in a short batch) -> a batch of no images.
+    """
+    if not samples:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return Batch(_no_images(), nothing, nothing, torch.zeros(0, 4), torch.zeros(0, STRIDE // ratio, STRIDE // ratio, dtype=torch.uint8))
     height, width = samples[0].image.shape[:2]
     images = torch.from_numpy(np.stack([s.image for s in samples]).transpose(0, 3, 1, 2).copy())
     targets: list[tuple[int, Target]] = []
@@ -51,6 +57,10 @@ def collate(samples: Sequence[Sample], *, ratio: int = 4, exclusive: bool = Fals
         torch.tensor([t.box for _, t in targets], dtype=torch.float32).view(-1, 4),
         torch.from_numpy(coverage),
     )
+
+
+def _no_images() -> torch.Tensor:
+    return torch.zeros(0, 3, STRIDE, STRIDE, dtype=torch.uint8)
 
 
 class TrainDataset(Dataset[Sample]):
@@ -85,6 +95,7 @@ class EpochSampler(Sampler[list[Draw]]):
 
     Before iterating, set `epoch`; `start`, the first batch to give (a run goes on in the middle of an epoch); and `closed`.
     shapes: (height, width) of each image for rectangular batches: images of similar shape come together.
+    share: (rank, processes): of each batch, which images this process makes; all processes together make those of a single one.
     """
 
     def __init__(
@@ -95,8 +106,9 @@ class EpochSampler(Sampler[list[Draw]]):
         imgsz: int = 640,
         multi_scale: float = 0.0,
         shapes: Sequence[tuple[int, int]] | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.count, self.batch, self.seed, self.shapes = count, batch, seed, shapes
+        self.count, self.batch, self.seed, self.shapes, self.share = count, batch, seed, shapes, share
         self.sizes = sizes_of(imgsz, multi_scale)
         self.epoch, self.start, self.closed = 0, 0, False
 
@@ -114,7 +126,8 @@ class EpochSampler(Sampler[list[Draw]]):
         sizes = rng.choice(self.sizes, len(batches)).tolist()
         for indices, size in list(zip(batches, sizes, strict=True))[self.start :]:
             shape = self._shape(indices, size)
-            yield [Draw(self.epoch, i, shape, self.closed) for i in indices]
+            rank, processes = self.share
+            yield [Draw(self.epoch, i, shape, self.closed) for i in indices[rank::processes]]
 
     def _aspect(self, index: int) -> float:
         """Height over width of the padded image, so that images of one padded shape are mixed anew in each epoch."""
@@ -168,12 +181,21 @@ class _Loader(DataLoader[Any]):
 
 
 def train_loader(
-    records: Sequence[ImageRecord], settings: TrainSettings, *, workers: int = 0, cache: Budget | None = None, pin: bool = False
+    records: Sequence[ImageRecord],
+    settings: TrainSettings,
+    *,
+    workers: int = 0,
+    cache: Budget | None = None,
+    pin: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> tuple[DataLoader[Any], EpochSampler]:
-    """The loader of training batches, and the sampler whose `epoch` the trainer sets. cache: what all processes together may keep."""
+    """The loader of training batches, and the sampler whose `epoch` the trainer sets.
+
+    cache: what all loader processes together may keep. share: see `EpochSampler`.
+    """
     s, cache = settings, cache or Budget()
     shapes = [(r.height, r.width) for r in records] if s.rect else None
-    sampler = EpochSampler(len(records), s.batch, s.seed, s.imgsz, s.multi_scale, shapes)
+    sampler = EpochSampler(len(records), s.batch, s.seed, s.imgsz, s.multi_scale, shapes, share)
     workers = min(workers, len(sampler))
     dataset = TrainDataset(records, settings, Budget(cache.bytes // max(workers, 1), cache.folder))
     return _Loader(dataset, sampler, workers, _Collate(settings), pin), sampler
@@ -203,14 +225,26 @@ class ValDataset(Dataset[tuple[int, Letterbox, np.ndarray[Any, Any]]]):
 
 
 def _collate_val(items: Sequence[tuple[int, Letterbox, np.ndarray[Any, Any]]]) -> ValBatch:
+    if not items:
+        return ValBatch(_no_images(), [], [])
     indices, boxes, images = zip(*items, strict=True)
     return ValBatch(torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()), list(indices), list(boxes))
 
 
 def val_loader(
-    records: Sequence[ImageRecord], size: tuple[int, int], batch: int, workers: int, *, stride: int | None = 32, pin: bool = False
+    records: Sequence[ImageRecord],
+    size: tuple[int, int],
+    batch: int,
+    workers: int,
+    *,
+    stride: int | None = 32,
+    pin: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Any]:
-    """Every image once, in batches of one input size."""
+    """Every image once, in batches of one input size.
+
+    share: (rank, processes): this process gets every n-th batch; all get equally many, the last of them may be empty.
+    """
     dataset = ValDataset(records, size, stride)
     order = sorted(range(len(records)), key=lambda i: dataset.boxes[i].size)
     batches: list[list[int]] = []
@@ -218,6 +252,9 @@ def val_loader(
         if not batches or len(batches[-1]) == batch or dataset.boxes[batches[-1][0]].size != dataset.boxes[i].size:
             batches.append([])
         batches[-1].append(i)
+    rank, processes = share
+    batches += [[]] * (-len(batches) % processes)
+    batches = batches[rank::processes]
     workers = min(workers, len(batches)) if len(records) >= WORTH_WORKERS else 0
     return _Loader(dataset, batches, workers, _collate_val, pin)
 

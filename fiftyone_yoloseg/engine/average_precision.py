@@ -104,7 +104,7 @@ class Averager:
             if rows:
                 near = [[(j, row[k]) for j, k in enumerate(columns) if row[k] >= self._lowest] for row in (overlaps[i] for i in rows)]
                 match = self._match(areas, crowd, near) if any(near) else (None, None)
-                self._matches[cls].append(_Matches([found.scores[i] for i in rows], [found.areas[i] for i in rows], *match, self.images))
+                self._matches[cls].append(_Matches([found.scores[i] for i in rows], [found.areas[i] for i in rows], *match, image=self.images))
         self.images += 1
 
     @property

@@ -15,10 +15,23 @@ from ..nn.head import HeadOutput
 from ..nn.model import YOLOv8Seg
 
 
+def device_names(device: str | None) -> list[str]:
+    """ "0,1" -> ["0", "1"]: the devices of a training, one process each. Raises SettingsError if a GPU is named twice or the kinds differ."""
+    names = [name.strip() for name in (device or "").strip("[]() ").split(",") if name.strip()]
+    if len(names) > 1:
+        kinds = [select_device(name) for name in names]
+        gpus = [kind for kind in kinds if kind.type == "cuda"]
+        if len(set(gpus)) < len(gpus) or 0 < len(gpus) < len(names):
+            raise SettingsError(f"device={device!r}: name different GPUs, as in device=0,1; or CPU processes only, as in device=cpu,cpu")
+    return names
+
+
 def select_device(name: str | None = None) -> torch.device:
     """None: the first GPU if there is one, else the CPU. "cpu", "cuda", "cuda:1", "1" (a GPU number)."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if "," in name:
+        raise SettingsError(f"device={name!r}: only a training takes several devices; name one")
     try:
         device = torch.device(f"cuda:{name}" if name.isdigit() else name)
     except RuntimeError:
@@ -62,12 +75,15 @@ def compiling(wanted: bool) -> Iterator[None]:
         raise SettingsError(f"compile=true: torch cannot compile the network here ({reason}): train with compile=false") from error
 
 
-def loader_workers(asked: int | None, device: torch.device) -> int:
-    """Loader processes: those asked for; else up to 8 beside a GPU, and on the CPU as many as leave two cores to the network."""
+def loader_workers(asked: int | None, device: torch.device, processes: int = 1) -> int:
+    """Loader processes: those asked for; else up to 8 beside a GPU, and on the CPU as many as leave two cores to the network.
+
+    processes: of the training on this machine, which share them; what is left over is rounded up.
+    """
     if asked is not None:
-        return asked
+        return -(-asked // processes)
     cores = os.cpu_count() or 1
-    return min(8, cores) if device.type == "cuda" else min(8, max(cores - 2, 0))
+    return min(8, cores // processes) if device.type == "cuda" else min(8, max(cores - 2, 0) // processes)
 
 
 @contextlib.contextmanager

@@ -93,6 +93,9 @@ class Listeners(TrainingListener):
             if not isinstance(listener, TrainingListener):
                 raise SettingsError(f"listeners: {listener!r} is no TrainingListener: derive its class from that")
 
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
     def on_run_start(self, run: RunInfo) -> None:
         self._running = True
         self._tell(lambda listener: listener.on_run_start(run))

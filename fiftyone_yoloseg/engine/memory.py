@@ -19,6 +19,7 @@ from ..nn.loss import SegmentationLoss
 from ..nn.model import YOLOv8Seg
 from ..types import Batch, ImageRecord
 from .devices import free_memory, precision
+from .distributed import World, check_batch
 
 log = logging.getLogger(__name__)
 CPU_BATCH, CPU_SHARE, CPU_STEPS = 16, 0.5, 4
@@ -58,24 +59,28 @@ def estimate(net: YOLOv8Seg, size: int, half: bool) -> Need:
     return Need(STATES * sum(weights.values()), int(image / 2 if half else image))
 
 
-def with_batch(
-    settings: TrainSettings, net: YOLOv8Seg, records: Sequence[ImageRecord], device: torch.device
-) -> tuple[TrainSettings, str | None]:
+def with_batch(settings: TrainSettings, net: YOLOv8Seg, records: Sequence[ImageRecord], world: World) -> tuple[TrainSettings, str | None]:
     """The settings with `batch=-1` resolved, and how.
 
     CPU: the largest power of two up to 16 that leaves four steps an epoch and half of the free memory; a larger batch is no faster there.
     CUDA: tried out with real images, so that 70 % of the free memory are used.
+    With several processes: found for each, and the smallest times their number. Raises SettingsError if a given batch cannot be shared out.
     """
+    device = world.device
     if settings.batch != AUTO_BATCH:
+        check_batch(settings.batch, world.size)
         return settings, None
     if device.type == "cuda":
-        batch, why = _cuda_batch(settings, net, records, device)
+        batch, why = _cuda_batch(settings, net, records, device, -(-len(records) // world.size))
         gc.collect()
         torch.cuda.empty_cache()
     else:
         need = estimate(net, sizes_of(settings.imgsz, settings.multi_scale)[-1], half=False)
-        batch = cpu_batch(need, len(records), free_memory())
+        batch = cpu_batch(need, len(records) // world.size, free_memory() // world.local_size)
         why = f"the CPU's rule: up to {CPU_BATCH}, at least {CPU_STEPS} steps an epoch, half of the free memory"
+    if world.size > 1:
+        why = f"{world.size} devices, each: {why}"
+    batch = world.smallest(batch) * world.size
     return settings.model_copy(update={"batch": batch}), f"batch={batch}: {why}"
 
 
@@ -108,7 +113,9 @@ def fitting_batch(measure: Callable[[int], int | None], budget: int, most: int) 
     return good
 
 
-def _cuda_batch(settings: TrainSettings, net: YOLOv8Seg, records: Sequence[ImageRecord], device: torch.device) -> tuple[int, str]:
+def _cuda_batch(
+    settings: TrainSettings, net: YOLOv8Seg, records: Sequence[ImageRecord], device: torch.device, images: int
+) -> tuple[int, str]:
     dtype = precision(settings.amp, device)
     trial = copy.deepcopy(net).to(device).train().requires_grad_(True)  # its batch norms must not learn from this
     trial.head.dfl.requires_grad_(False)
@@ -137,5 +144,5 @@ def _cuda_batch(settings: TrainSettings, net: YOLOv8Seg, records: Sequence[Image
 
     free, _ = torch.cuda.mem_get_info(device)
     budget = int(GPU_SHARE * (free + torch.cuda.memory_reserved(device)))
-    batch = fitting_batch(measure, budget, min(len(records), GPU_MOST))
+    batch = fitting_batch(measure, budget, min(images, GPU_MOST))
     return batch, f"as many as take {GPU_SHARE:.0%} of the free {free / 1e9:.1f} GB of {torch.cuda.get_device_name(device)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -101,40 +102,63 @@ class Metrics:
         return {**result, "fitness": self.fitness}
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredImage:
+    """What the scores need of one image: labels, predictions by box and by mask, and their overlaps, (predictions, labels).
+
+    order: images are scored by rising order; it decides between equal confidences only.
+    """
+
+    order: int
+    labels: Labelled
+    boxes: Predicted
+    box_ious: Floats
+    masks: Predicted
+    mask_ious: Floats
+
+
 class CocoScorer:
-    """Collects labels and predictions image by image, then scores them. Masks are compared when they are added, and not kept."""
+    """Collects labels and predictions image by image, then scores them. Masks are compared when they are added, and not kept.
+
+    `images` of several scorers can be put together.
+    """
 
     def __init__(self, names: Names) -> None:
         self.names = names
-        self._images = 0
-        self._box, self._seg = Averager(), Averager()
+        self.images: list[ScoredImage] = []
 
-    def add(self, record: ImageRecord, found: Instances) -> None:
-        self._images += 1
+    def add(self, record: ImageRecord, found: Instances, order: int = 0) -> None:
         size = record.height, record.width
         labels = record.instances
         classes, crowd = [label.cls for label in labels], [label.crowd for label in labels]
         areas = [label.area if label.area is not None else float(masks.area(label.mask)) for label in labels]
-        truth = Labelled(classes, areas, crowd)
         predicted, scores = found.classes.tolist(), found.confidences.tolist()
         boxes = [_xywh(box) for box in found.boxes.tolist()]
-        ious = _overlaps(predicted, classes, crowd, boxes, [_xywh(label.box) for label in labels])
-        self._box.add(truth, Predicted(predicted, [w * h for _, _, w, h in boxes], scores), ious)
-        ious = _overlaps(
+        box_ious = _overlaps(predicted, classes, crowd, boxes, [_xywh(label.box) for label in labels])
+        mask_ious = _overlaps(
             predicted,
             classes,
             crowd,
             [masks.to_coco_rle(mask, *size) for mask in found.masks],
             [masks.to_coco_rle(label.mask, *size) for label in labels],
         )
-        # as pycocotools does: the size of a predicted mask is that of its pixels
-        self._seg.add(truth, Predicted(predicted, [float(masks.area(mask)) for mask in found.masks], scores), ious)
+        self.images.append(
+            ScoredImage(
+                order, Labelled(classes, areas, crowd),
+                Predicted(predicted, [w * h for _, _, w, h in boxes], scores), box_ious,
+                # as pycocotools does: the size of a predicted mask is that of its pixels
+                Predicted(predicted, [float(masks.area(mask)) for mask in found.masks], scores), mask_ious,
+            )
+        )  # fmt: skip
 
     def compute(self) -> Metrics:
-        box, seg = self._box.compute(len(self.names)), self._seg.compute(len(self.names))
-        counts = seg.objects[:, 0]
-        scores = scores_of(self._box, box), scores_of(self._seg, seg)
-        return Metrics(*scores, dict(self.names), self._images, int(counts.sum()), counts)
+        box, seg, nc = Averager(), Averager(), len(self.names)
+        for image in sorted(self.images, key=attrgetter("order")):
+            box.add(image.labels, image.boxes, image.box_ious)
+            seg.add(image.labels, image.masks, image.mask_ious)
+        tables = box.compute(nc), seg.compute(nc)
+        counts = tables[1].objects[:, 0]
+        return Metrics(scores_of(box, tables[0]), scores_of(seg, tables[1]), dict(self.names), len(self.images), int(counts.sum()), counts)
 
 
 def scores_of(averager: Averager, table: Table) -> Scores:

@@ -17,6 +17,7 @@ from ..nn.model import YOLOv8Seg
 from ..types import ImageRecord, Names, SegmentationData
 from .checkpoint import Checkpoint, fit_to_classes
 from .devices import free_memory
+from .distributed import World
 from .runlog import new_run_folder
 
 GB = 1e9
@@ -38,10 +39,20 @@ def choose_splits(data: SegmentationData, settings: TrainSettings) -> tuple[Name
 
 
 @contextmanager
-def run_folder(settings: TrainSettings, last: Path | None) -> Iterator[Path]:
-    """The folder of a run: that of `last`, its last.pt, when it is resumed, else a new one. A run that came to nothing leaves nothing behind."""
+def run_folder(settings: TrainSettings, last: Path | None, world: World | None = None) -> Iterator[Path]:
+    """The folder of a run: that of `last`, its last.pt, when it is resumed, else a new one. A run that came to nothing leaves nothing behind.
+
+    Of several processes, the first makes it.
+    """
     known = last is not None or (settings.exist_ok and (settings.project / settings.name).exists())
-    folder = last.absolute().parent.parent if last else new_run_folder(settings.project, settings.name, settings.exist_ok)
+
+    def make() -> Path:
+        return last.absolute().parent.parent if last else new_run_folder(settings.project, settings.name, settings.exist_ok)
+
+    folder = world.from_main(make) if world else make()
+    if world and not world.main:
+        yield folder
+        return
     weights = folder / "weights"
     weights.mkdir(exist_ok=True)
     for half_written in [*folder.glob(".*.tmp"), *weights.glob(".*.tmp")]:
@@ -74,12 +85,13 @@ def layers_of(keys: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(units))
 
 
-def image_cache(settings: TrainSettings, records: Sequence[ImageRecord]) -> Budget:
-    """How many bytes of decoded images to keep, and where."""
+def image_cache(settings: TrainSettings, records: Sequence[ImageRecord], processes: int = 1) -> Budget:
+    """How many bytes of decoded images to keep, and where. processes: of the training on this machine, which share them."""
     if settings.cache == "disk":
         folder = cache_folder()
         total = settings.cache_gb * GB if settings.cache_gb else shutil.disk_usage(folder).free / 10
-        return Budget(make_room(folder, records, sizes_of(settings.imgsz, settings.multi_scale)[-1], int(total)), folder)
+        room = make_room(folder, records, sizes_of(settings.imgsz, settings.multi_scale)[-1], int(total))
+        return Budget(room // processes, folder)
     if settings.cache == "ram":
-        return Budget(int(settings.cache_gb * GB) if settings.cache_gb else free_memory() // 4)
+        return Budget((int(settings.cache_gb * GB) if settings.cache_gb else free_memory() // 4) // processes)
     return Budget()

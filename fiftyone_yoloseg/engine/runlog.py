@@ -43,10 +43,13 @@ def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
 
 
 class ResultsCsv:
-    """results.csv. Rows from `first_epoch` on are dropped when a run goes on, so that no epoch stands there twice."""
+    """results.csv. Rows from `first_epoch` on are dropped when a run goes on, so that no epoch stands there twice.
 
-    def __init__(self, path: Path, first_epoch: int = 1) -> None:
-        self.path = path
+    write: false where another process of the training writes it.
+    """
+
+    def __init__(self, path: Path, first_epoch: int = 1, write: bool = True) -> None:
+        self.path, self.write = path, write
         rows = []
         if path.exists() and first_epoch > 1:
             with path.open(newline="", encoding="utf-8") as file:
@@ -59,6 +62,8 @@ class ResultsCsv:
         self._write()
 
     def _write(self) -> None:
+        if not self.write:
+            return
         lines = [",".join(COLUMNS)] + [",".join(str(row.get(column, "")) for column in COLUMNS) for row in self._rows]
         write_text(self.path, "\n".join(lines) + "\n")
 

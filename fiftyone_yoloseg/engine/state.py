@@ -72,15 +72,15 @@ def fingerprint(records: Sequence[ImageRecord]) -> dict[str, Any]:
 
 
 def capture(trainer: Trainer) -> dict[str, Any]:
-    """The state of a run, between two steps. Tensors and plain values only."""
-    at, net = trainer.at, trainer.net
-    gradients = {k: p.grad.detach().cpu() for k, p in net.named_parameters() if p.grad is not None} if at.pending else {}
+    """The state of a run, between two steps. Tensors and plain values only. Each process has to call it: some of it is shared out."""
+    at, net, world = trainer.at, trainer.net, trainer.world
+    gradients = {k: world.sum(p.grad.detach()).cpu() for k, p in net.named_parameters() if p.grad is not None} if at.pending else {}
     cuda = torch.cuda.get_rng_state(trainer.device) if trainer.device.type == "cuda" else None
     return {
         "epoch": at.epoch,
         "step": at.step,
         "pending": at.pending,
-        "mean": at.mean.cpu().clone(),
+        "mean": world.sum(at.mean).cpu().clone(),
         "weights": net.state_dict(),
         "gradients": gradients,
         "optimizer": trainer.optimizer.state_dict(),
@@ -108,14 +108,14 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     trainer.average.updates = state["updates"]
     trainer.net.load_state_dict(state["weights"])
     for name, parameter in trainer.net.named_parameters():
-        if name in state["gradients"]:
+        if name in state["gradients"] and trainer.world.main:  # what the processes add up; one of them holds all of it
             parameter.grad = state["gradients"][name].to(trainer.device)
     trainer.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:
         trainer.scaler.load_state_dict(state["scaler"])
     trainer.schedule.epochs = state["epochs"]
     trainer.best_fitness, trainer.best_epoch = float(state["best_fitness"]), state["best_epoch"]
-    trainer.at = Position(state["epoch"], state["step"], state["pending"], state["mean"].to(trainer.device))
+    trainer.at = Position(state["epoch"], state["step"], state["pending"], state["mean"].to(trainer.device) * trainer.world.main)
     torch.set_rng_state(state["rng"]["cpu"])
     if trainer.device.type == "cuda" and state["rng"]["cuda"] is not None:
         torch.cuda.set_rng_state(state["rng"]["cuda"], trainer.device)
@@ -162,7 +162,9 @@ def strip(last: Path) -> None:
 
 
 def _save(trainer: Trainer, path: Path, metrics: Metrics | None, state: dict[str, Any] | None = None) -> None:
-    """The averaged network; with a state, also what it takes to go on."""
+    """The averaged network; with a state, also what it takes to go on. Only the first process writes."""
+    if not trainer.world.main:
+        return
     save_checkpoint(
         path,
         trainer.average.net,

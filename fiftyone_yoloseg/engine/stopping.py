@@ -20,15 +20,20 @@ STOP_FILE = "stop"
 
 
 class StopRequests:
-    """`with StopRequests(...) as stop`: signals are caught inside the block, in the main thread; `stop()` tells whether to stop."""
+    """`with StopRequests(...) as stop`: signals are caught inside the block, in the main thread; `stop()` tells whether to stop.
 
-    def __init__(self, folder: Path, asked: Callable[[], bool]) -> None:
-        self.file, self.asked = folder / STOP_FILE, asked
+    folder: where the file may appear; None: nowhere. asked: the caller's function; it may answer with the reason.
+    common: with several processes, turns the answer of this one into that of all.
+    """
+
+    def __init__(self, folder: Path | None, asked: Callable[[], bool | str], common: Callable[[bool], bool] = bool) -> None:
+        self.file, self.asked, self.common = folder / STOP_FILE if folder else None, asked, common
         self.reason: str | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequests:
-        self.file.unlink(missing_ok=True)  # a request to an earlier session
+        if self.file:
+            self.file.unlink(missing_ok=True)  # a request to an earlier session
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._receive)
@@ -41,12 +46,15 @@ class StopRequests:
 
     def __call__(self) -> bool:
         if self.reason is None:
-            if self.file.exists():
+            if self.file and self.file.exists():
                 self.file.unlink(missing_ok=True)
                 self.reason = f"the file {self.file}"
-            elif self.asked():
-                self.reason = "request"
-        return self.reason is not None
+            elif asked := self.asked():
+                self.reason = asked if isinstance(asked, str) else "request"
+        stop = self.common(self.reason is not None)
+        if stop and self.reason is None:
+            self.reason = "request to another process"
+        return stop
 
     def check(self, share: float = 0.0, label: str = "") -> None:
         """Usable as a progress function. Raises Stopped."""

@@ -37,15 +37,22 @@ def describe(trainer: Trainer, training: Sequence[ImageRecord], origin: str, wor
     exact = "float32" if trainer.dtype is None else str(trainer.dtype).removeprefix("torch.")
     log.info(
         "YOLOv8%s-seg on %s in %s, images of %s px, %d batches of %d an epoch, %d epochs; %s at lr %g (%s), %d images an update",
-        trainer.net.size, trainer.device, exact, pixels, len(trainer.sampler), s.batch, schedule.epochs, recipe.optimizer, recipe.lr0, recipe.reason,
+        trainer.net.size, _where(trainer), exact, pixels, len(trainer.sampler), s.batch, schedule.epochs, recipe.optimizer, recipe.lr0, recipe.reason,
         schedule.accumulate * s.batch,
     )  # fmt: skip
     need = estimate(trainer.net, sizes[-1], half=trainer.dtype is not None)
     where = f" in {cache.folder}" if cache.folder else " in memory"
     kept = f"up to {cache.bytes / GB:.1f} GB of decoded images{where}" if cache.bytes else "no decoded images kept"
-    log.info("memory: about %.1f GB to train, %s; %d loader processes; %s", need.total(s.batch) / GB, kept, workers, trainer.folder)
+    each = " for each process" if trainer.world.size > 1 else ""
+    need_gb = need.total(s.batch // trainer.world.size) / GB
+    log.info("memory%s: about %.1f GB to train, %s; %d loader processes; %s", each, need_gb, kept, workers, trainer.folder)
     for note in trainer.notes:
         log.info("%s", note)
+
+
+def _where(trainer: Trainer) -> str:
+    world = trainer.world
+    return f"{world.size} processes ({trainer.settings.device or trainer.device.type})" if world.size > 1 else str(trainer.device)
 
 
 def resume_command(last: Path) -> str:

@@ -16,18 +16,19 @@ from torch import nn
 from ..config import TrainSettings, ValSettings
 from ..data.loaders import train_loader
 from ..errors import DataError, Stopped, UserError
-from ..nn.head import HeadOutput
-from ..nn.loss import Losses, SegmentationLoss
+from ..nn.loss import Losses, SegmentationLoss, WholeBatch
 from ..nn.model import YOLOv8Seg
 from ..types import Batch, ImageRecord, Instances, ModelInfo, Names, ProgressFn, SegmentationData
 from .checkpoint import Checkpoint, load_checkpoint
-from .devices import compiled, compiling, deterministic, kept_memory, loader_workers, precision, select_device
-from .events import EpochInfo, Listeners, RunEnd, RunInfo, TrainingListener, calm_phase, default_listeners
+from .devices import compiled, compiling, device_names, loader_workers, precision, select_device
+from .distributed import World, by_torchrun, joined
+from .events import EpochInfo, Listeners, RunEnd, TrainingListener, calm_phase, default_listeners
 from .memory import with_batch
 from .metrics import Metrics
 from .optim import Average, Schedule, build_optimizer, resolve
 from .prepare import choose_splits, image_cache, run_folder, starting_network
 from .runlog import Pace, ResultsCsv, write_yaml
+from .session import Job, train_here, train_on
 from .state import Position, fingerprint, keep, keep_stopped, restore, resumed_settings, strip
 from .stopping import StopRequests
 from .summary import conclude, describe
@@ -74,7 +75,9 @@ def train(
     interrupted run, whose own settings then count. should_stop is asked after every step; Ctrl-C, SIGTERM and a file named `stop` in the run
     folder do the same: the run is saved as it is, and can be resumed from there. listeners are told what happens, beside those of
     settings.plots and settings.loggers.
-    Raises DataError without training or validation images.
+    With several devices in settings.device, one new process each trains; progress, should_stop and listeners are called in this one.
+    Under torchrun, this is one of the processes: the first of them calls these and writes; each returns the result.
+    Raises DataError without training or validation images, ProcessError if one of several processes is killed.
     """
     if settings.resume:
         settings = resumed_settings(checkpoint, settings)
@@ -82,18 +85,20 @@ def train(
     last = checkpoint.path if settings.resume else None
     if last and list(names.values()) != list(checkpoint.names.values()):
         raise DataError(f"{data.origin}: its classes are not those of the run {last}: start a new run from that checkpoint, without resume")
-    told = Listeners([*default_listeners(settings), *listeners])
-    device = select_device(settings.device)
-    with run_folder(settings, last) as folder, deterministic(settings.deterministic), kept_memory(device):
-        try:
-            trainer = Trainer(checkpoint, names, training, validation, settings, folder, data.origin, told)
-            told.on_run_start(RunInfo(folder, trainer.settings, names, training, validation, trainer.first_epoch + 1))
-            result = trainer.run(progress or (lambda share, label: None), should_stop or (lambda: False))
-        except BaseException as error:
-            told.on_run_failed(error)
-            raise
-        told.on_run_end(RunEnd(result, trainer.found))
-        return result
+    devices = [] if by_torchrun() else device_names(settings.device)
+    several = len(devices) > 1
+    asked = progress or (lambda share, label: None), should_stop or (lambda: False)
+    with joined("cpu" if several else settings.device) as world:
+        told = Listeners([*default_listeners(settings), *listeners] if world.main else [])
+        with run_folder(settings, last, world) as folder:
+            job = Job(checkpoint, names, training, validation, settings, folder, data.origin)
+            try:
+                result, found = train_on(devices, job, told, *asked) if several else train_here(job, world, told, *asked)
+            except BaseException as error:
+                told.on_run_failed(error)
+                raise
+            told.on_run_end(RunEnd(result, found))
+            return result
 
 
 class Trainer:
@@ -105,16 +110,18 @@ class Trainer:
         self,
         checkpoint: Checkpoint,
         names: Names,
-        training: list[ImageRecord],
-        validation: list[ImageRecord],
+        training: Sequence[ImageRecord],
+        validation: Sequence[ImageRecord],
         settings: TrainSettings,
         folder: Path,
         origin: str,
         listeners: Listeners | None = None,
+        world: World | None = None,
     ) -> None:
         self.listeners, self.found = listeners or Listeners([]), dict[int, Instances]()
         self.folder, self.names, self.validation = folder, names, validation
-        self.device = select_device(settings.device)
+        self.world = world or World(select_device(settings.device))
+        self.device = self.world.device
         self.dtype = precision(settings.amp, self.device)
         torch.manual_seed(settings.seed)
         self.origin = checkpoint.origin if checkpoint.trained else "trained from random weights"
@@ -122,14 +129,15 @@ class Trainer:
         self.order = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.net: YOLOv8Seg = net.to(self.device, memory_format=self.order)  # type: ignore[call-overload]
         self.average = Average(self.net)
-        self.settings, chosen = with_batch(settings, self.net, training, self.device)
+        self.settings, chosen = with_batch(settings, self.net, training, self.world)
         self.notes += [note for note in (chosen, settings.rect and "rect: mosaic is off") if note]
         settings = self.settings
 
         self.cuda = self.device.type == "cuda"
-        workers, cache = loader_workers(settings.workers, self.device), image_cache(settings, training)
-        self.loader, self.sampler = train_loader(training, settings, workers=workers, cache=cache, pin=self.cuda)
-        self.val_loader = make_loader(self._info(), self.device, validation, self._val_settings()) if validation else None
+        processes, share = self.world.local_size, self.world.share
+        workers, cache = loader_workers(settings.workers, self.device, processes), image_cache(settings, training, processes)
+        self.loader, self.sampler = train_loader(training, settings, workers=workers, cache=cache, pin=self.cuda, share=share)
+        self.val_loader = make_loader(self._info(), validation, self._val_settings(), self.world) if validation else None
         self.recipe = resolve(settings, len(training), len(names))
         for module in self.net.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -138,8 +146,8 @@ class Trainer:
         decay = settings.weight_decay * settings.batch * self.schedule.accumulate / self.recipe.nbs
         self.optimizer = build_optimizer(self.net, self.recipe, decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.forward: Callable[[torch.Tensor], HeadOutput] = compiled(self.net) if settings.compile else self.net.heads
-        self.loss = self._loss_of(self.net)
+        self.forward = self.world.replicate(self.net, compiled(self.net) if settings.compile else self.net.heads)
+        self.loss = self._loss_of(self.net, self.world.whole_batch)
 
         self.at, self.best_fitness, self.best_epoch = Position(mean=torch.zeros(4, device=self.device)), -math.inf, 0
         self.best_metrics: Metrics | None = None
@@ -149,10 +157,11 @@ class Trainer:
             restore(self, checkpoint)
             self.started -= checkpoint.train["seconds"]
         self.first_epoch = self.at.epoch
-        self.results = ResultsCsv(folder / "results.csv", self.first_epoch + 1)
+        self.results = ResultsCsv(folder / "results.csv", self.first_epoch + 1, self.world.main)
         self.pace = Pace()
-        write_yaml(folder / "args.yaml", settings.model_dump(mode="json"))
-        write_yaml(folder / "dataset.yaml", {"origin": origin, "train": len(training), "val": len(validation), "names": dict(names)})
+        if self.world.main:
+            write_yaml(folder / "args.yaml", settings.model_dump(mode="json"))
+            write_yaml(folder / "dataset.yaml", {"origin": origin, "train": len(training), "val": len(validation), "names": dict(names)})
         describe(self, training, origin, workers, cache)
 
     @property
@@ -167,9 +176,9 @@ class Trainer:
         """Time spent on this run, over all its sessions."""
         return time.monotonic() - self.started
 
-    def run(self, progress: ProgressFn, should_stop: Callable[[], bool]) -> TrainResult:
+    def run(self, progress: ProgressFn, should_stop: Callable[[], bool | str]) -> TrainResult:
         s, stopped = self.settings, False
-        self.stop = StopRequests(self.folder, should_stop)
+        self.stop = StopRequests(self.folder if self.world.main else None, should_stop, self.world.any)
         with self.stop:
             for epoch in range(self.first_epoch, s.epochs):
                 try:
@@ -199,7 +208,7 @@ class Trainer:
                 if metrics and s.patience and epoch + 1 - self.best_epoch >= s.patience:
                     log.info("no better epoch since %d: stopping early (patience=%d)", self.best_epoch, s.patience)
                     break
-            if not stopped:
+            if not stopped and self.world.main:
                 strip(self.last)
             return self._result(stopped)
 
@@ -222,10 +231,12 @@ class Trainer:
                 self.listeners.on_batch(i, batch)
                 clock += time.perf_counter() - before  # drawing is no part of a step
             accumulate = self.schedule.apply(self.optimizer, epoch * steps + i)
-            losses = self._backward(batch.to(self.device))
-            at.mean = (at.mean * i + losses) / (i + 1)
             at.step, at.pending = i + 1, at.pending + 1
-            if at.pending >= accumulate or i + 1 == steps:
+            update = at.pending >= accumulate or i + 1 == steps
+            with self.world.step(self.forward, update):
+                losses = self._backward(batch.to(self.device))
+            at.mean = (at.mean * i + losses) / (i + 1)
+            if update:
                 self._update()
             now = time.perf_counter()
             self.pace.add(now - clock)
@@ -241,7 +252,7 @@ class Trainer:
 
     def _losses(self, epoch: int) -> list[float]:
         """Mean losses of the epoch so far. Raises UserError if they are no numbers."""
-        values: list[float] = self.at.mean.tolist()
+        values: list[float] = self.world.sum(self.at.mean).tolist()
         if not all(math.isfinite(v) for v in values):
             kept = f"{self.last} holds epoch {epoch}" if epoch else "nothing was saved in this session"
             raise UserError(f"the loss became {values} in epoch {epoch + 1}: lower lr0, or train with amp=false; {kept}")
@@ -253,11 +264,12 @@ class Trainer:
             with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
                 out = self.forward(images)
             losses = self.loss(out, batch)
-            self.scaler.scale(self.loss.total(losses, len(images))).backward()
+            self.scaler.scale(self.loss.total(losses, self.world.count(len(images)))).backward()
+        self.world.share_statistics(self.net, len(images))
         return torch.stack(losses).detach()
 
-    def _loss_of(self, net: YOLOv8Seg) -> SegmentationLoss:
-        return SegmentationLoss(net.head, self.settings.box, self.settings.cls, self.settings.dfl)
+    def _loss_of(self, net: YOLOv8Seg, whole: WholeBatch | None = None) -> SegmentationLoss:
+        return SegmentationLoss(net.head, self.settings.box, self.settings.cls, self.settings.dfl, whole)
 
     def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)
@@ -271,7 +283,7 @@ class Trainer:
     def _fit_time(self, done: int) -> None:
         """With a limited time: as many epochs as it has room for at the pace of those that are done, and a schedule of that length."""
         if self.settings.time:
-            fitting = int(self.settings.time * 3600 / (self.seconds() / done))
+            fitting = int(self.settings.time * 3600 / (self.world.from_main(self.seconds) / done))
             epochs = min(self.settings.epochs, max(done, fitting))
             if epochs != self.schedule.epochs:
                 log.info("time=%g: room for %d epochs in all", self.settings.time, epochs)
@@ -282,20 +294,22 @@ class Trainer:
         backend = LossBackend(self.average.net, self._info(), self.device, half=self.dtype == torch.float16)
         loss, check = self._loss_of(backend.net), self.stop.check
         return validate_with_losses(
-            backend, loss, self.validation, self.names, self._val_settings(), progress=check, loader=self.val_loader
+            backend, loss, self.validation, self.names, self._val_settings(), progress=check, loader=self.val_loader, world=self.world
         )
 
     def _validate_best(self) -> Metrics:
-        best = load_checkpoint(self.best)
+        best = self.world.from_main(lambda: load_checkpoint(self.best))
         backend = TorchBackend(best.net, best.info, self.device)
-        return validate(
+        metrics = validate(
             backend, self.validation, self.names, self._val_settings(), progress=self.stop.check, loader=self.val_loader,
-            on_image=self.found.__setitem__,
+            on_image=self.found.__setitem__ if self.listeners else None, world=self.world,
         )  # fmt: skip
+        self.found = {index: instances for part in self.world.gather(self.found) for index, instances in part.items()}
+        return metrics
 
     def _val_settings(self) -> ValSettings:
         s = self.settings
-        return ValSettings(batch=2 * s.batch, workers=s.workers)
+        return ValSettings(batch=2 * s.batch // self.world.size, workers=s.workers)
 
     def _info(self) -> ModelInfo:
         return ModelInfo(self.names, (self.settings.imgsz, self.settings.imgsz))

@@ -6,6 +6,7 @@ so that the zero line of the upsampled logits falls on the object's border; and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -27,11 +28,24 @@ class Losses(NamedTuple):
     dfl: Tensor
 
 
-class SegmentationLoss:
-    """Losses of a batch. The mask loss uses the box gain."""
+WholeBatch = Callable[[Tensor, int], tuple[Tensor, int | Tensor]]
 
-    def __init__(self, head: SegmentationHead, box: float = 7.5, cls: float = 0.5, dfl: float = 1.5) -> None:
-        self.head = head
+
+def _alone(weight: Tensor, count: int) -> tuple[Tensor, int]:
+    return weight, count
+
+
+class SegmentationLoss:
+    """Losses of a batch. The mask loss uses the box gain.
+
+    whole: where a batch is shared by several processes, turns a process's sum of class targets and number of positives into those of the
+    whole batch. The losses of all processes then add up to those of the batch, and so do their gradients.
+    """
+
+    def __init__(
+        self, head: SegmentationHead, box: float = 7.5, cls: float = 0.5, dfl: float = 1.5, whole: WholeBatch | None = None
+    ) -> None:
+        self.head, self.whole = head, whole or _alone
         self.box, self.cls, self.dfl = box, cls, dfl
 
     @staticmethod
@@ -46,7 +60,8 @@ class SegmentationLoss:
         image, anchor, gt, weight = positives
         target = torch.zeros_like(out.scores)
         target[image, batch.classes[gt], anchor] = weight
-        norm = weight.sum().clamp(min=1)
+        norm, count = self.whole(weight.sum(), len(gt))
+        norm = norm.clamp(min=1)
         cls = F.binary_cross_entropy_with_logits(out.scores, target, reduction="sum") / norm
         if len(gt) == 0:  # keep every output in the graph
             zero = (out.distances.sum() + out.coefficients.sum() + out.protos.sum()) * 0
@@ -59,7 +74,7 @@ class SegmentationLoss:
         target_boxes = batch.boxes[gt] / stride
         box = ((1 - ciou(boxes, target_boxes)) * weight).sum() / norm
         dfl = (_dfl(logits, centre, target_boxes) * weight).sum() / norm
-        seg = _mask_loss(out.coefficients[image, :, anchor], out.protos, positives.image, gt, batch)
+        seg = _mask_loss(out.coefficients[image, :, anchor], out.protos, positives.image, gt, batch, count)
         return Losses(box * self.box, seg * self.box, cls * self.cls, dfl * self.dfl)
 
 
@@ -74,8 +89,8 @@ def _dfl(logits: Tensor, centre: Tensor, boxes: Tensor) -> Tensor:
     return -(low * (1 - share) + high * share).mean(1)
 
 
-def _mask_loss(coefficients: Tensor, protos: Tensor, image: Tensor, gt: Tensor, batch: Batch) -> Tensor:
-    """Binary cross-entropy inside the object's box, per cell of the box, mean over the positives. Scalar.
+def _mask_loss(coefficients: Tensor, protos: Tensor, image: Tensor, gt: Tensor, batch: Batch, count: int | Tensor | None = None) -> Tensor:
+    """Binary cross-entropy inside the object's box, per cell of the box, mean over the positives (`count` if they are not all). Scalar.
 
     coefficients: (P, 32).  protos: (B, 32, h, w).  Object by object: all its positives share the box, so nothing outside any
     box is ever computed and memory follows the objects' area.
@@ -98,4 +113,4 @@ def _mask_loss(coefficients: Tensor, protos: Tensor, image: Tensor, gt: Tensor, 
         logits = own @ protos[b, :, y1:y2, x1:x2].flatten(1)  # (k, cells)
         target = masks[index, y1:y2, x1:x2].flatten().float() / 255
         total = total + F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="sum") / area[index]
-    return total / len(gt)
+    return total / (len(gt) if count is None else count)

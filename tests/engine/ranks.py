@@ -1,0 +1,99 @@
+"""What the processes of the tests of distributed training do. A module of its own, because they import it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fiftyone_yoloseg.engine.distributed import World
+from fiftyone_yoloseg.engine.launch import Link
+
+
+def examine(world: World, link: Link | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Steps, validation and common decisions, as numbers that must not depend on the number of processes."""
+    from fiftyone_yoloseg.config import ValSettings
+    from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
+    from fiftyone_yoloseg.engine.prepare import image_cache
+    from fiftyone_yoloseg.engine.state import Position, capture
+    from fiftyone_yoloseg.engine.torch_backend import TorchBackend
+    from fiftyone_yoloseg.engine.trainer import Trainer
+    from fiftyone_yoloseg.engine.validator import validate
+
+    checkpoint, settings, folder = load_checkpoint(given["checkpoint"]), given["settings"], Path(given["folder"])
+    records, validation = given["training"], given["validation"]
+    result: dict[str, Any] = {"steps": [], "images": []}
+    trainer = Trainer(checkpoint, checkpoint.names, records, validation, settings, folder, "", None, world)
+    trainer.net.eval()  # batch norms in training use the images of one process only
+
+    def gradients() -> dict[str, Any]:
+        found = {k: p.grad.numpy().copy() for k, p in trainer.net.named_parameters() if p.grad is not None}
+        trainer.optimizer.zero_grad()
+        return found
+
+    batches = list(trainer.loader)
+    for batch in batches:
+        with world.step(trainer.forward, True):
+            losses = world.sum(trainer._backward(batch))
+        result["steps"].append((losses.numpy(), gradients()))
+        result["images"].append(world.gather(len(batch.images)))
+
+    # two batches to an update, interrupted and saved in between, taken up by one of the processes
+    with world.step(trainer.forward, False):
+        trainer._backward(batches[0])
+    trainer.at = Position(0, 1, 1)
+    pending = capture(trainer)["gradients"]
+    trainer.optimizer.zero_grad()
+    if world.main:
+        for name, parameter in trainer.net.named_parameters():
+            parameter.grad = pending.get(name)
+    with world.step(trainer.forward, True):
+        trainer._backward(batches[1])
+    result["accumulated"] = gradients()
+
+    trainer.net.train()
+    if world.size > 1:
+        with world.step(trainer.forward, True):
+            trainer._backward(batches[2])
+        norms = torch.cat([b.flatten() for b in trainer.net.buffers() if b.is_floating_point()])
+        result["statistics"] = [t.tolist() for t in world.gather(norms)]
+
+    backend = TorchBackend(checkpoint.net, checkpoint.info, world.device)
+    metrics = validate(backend, validation, checkpoint.names, ValSettings(batch=2, workers=0, conf=0.2), world=world)
+    result["metrics"] = metrics.results_dict
+    result["maps"] = metrics.seg.maps.tolist(), metrics.box.maps.tolist()
+    result["counts"] = metrics.images, metrics.objects
+    result["metrics elsewhere"] = [m["fitness"] for m in world.gather(metrics.results_dict)]
+    result["decisions"] = world.any(world.rank == world.size - 1), world.any(False), world.count(2), world.smallest(7 - world.rank)
+    result["budget"] = world.gather(image_cache(settings, records, world.local_size).bytes)
+    result["from main"] = world.gather(world.from_main(lambda: world.rank))
+    return result
+
+
+def fail(world: World, link: Link, how: str) -> None:
+    """The last process fails; the others wait for it."""
+    from fiftyone_yoloseg.errors import DataError
+
+    link.tell("started", subprocess.Popen(["sleep", "1000"]).pid)
+    if world.rank == world.size - 1:
+        if how == "user error":
+            raise DataError("a.png: cannot be read")
+        raise ZeroDivisionError("one / nothing")
+    world.any(False)
+
+
+def wait(world: World, link: Link, _: None) -> None:
+    loader = subprocess.Popen(["sleep", "1000"])
+    link.tell("waiting")
+    loader.wait()
+
+
+def talk(world: World, link: Link, number: int) -> list[Any]:
+    logging.getLogger("fiftyone_yoloseg.test").info("from process %d", world.rank)
+    link.tell("hello", world.rank)
+    return [number, link.ask("question", world.rank), torch.get_num_threads(), os.getpgid(0) == os.getpid(), "ranks" in sys.modules]
