@@ -103,8 +103,10 @@ class Averager:
                 self._objects_in[cls][self.images] = len(crowd) - sum(crowd)
             if rows:
                 near = [[(j, row[k]) for j, k in enumerate(columns) if row[k] >= self._lowest] for row in (overlaps[i] for i in rows)]
-                match = self._match(areas, crowd, near) if any(near) else (None, None)
-                self._matches[cls].append(_Matches([found.scores[i] for i in rows], [found.areas[i] for i in rows], *match, image=self.images))
+                hit, ignored = self._match(areas, crowd, near) if any(near) else (None, None)
+                self._matches[cls].append(
+                    _Matches([found.scores[i] for i in rows], [found.areas[i] for i in rows], hit, ignored, self.images)
+                )
         self.images += 1
 
     @property

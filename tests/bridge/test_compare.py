@@ -1,0 +1,120 @@
+"""Comparison of two models and kinds of errors on a dataset in MongoDB: what is counted, written and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+fo = pytest.importorskip("fiftyone")
+
+import fiftyone_yoloseg as fy  # noqa: E402
+from fiftyone_yoloseg.bridge.labels import to_detection  # noqa: E402
+from fiftyone_yoloseg.errors import DataError, UserError  # noqa: E402
+from fiftyone_yoloseg.geometry import masks  # noqa: E402
+
+F = fo.ViewField
+SIZE = 120
+Placed = tuple[str, int, int, float]  # class, x, y of a square of 30 pixels, confidence
+
+
+def squares(*placed: Placed, truth: bool = False) -> Any:
+    labels = [
+        to_detection(masks.from_bitmap(np.ones((30, 30)), x, y), name, SIZE, SIZE, **({} if truth else {"confidence": confidence}))
+        for name, x, y, confidence in placed
+    ]
+    return fo.Detections(detections=labels)
+
+
+@pytest.fixture
+def dataset(fiftyone_db: Any, tmp_path: Path) -> Iterator[Any]:
+    """Two images with three objects. `a` finds the first and the second, `b` the first and the third, and one thing that is not there."""
+    samples = []
+    truth = ((("cat", 0, 0, 1.0), ("cat", 60, 0, 1.0)), (("dog", 40, 40, 1.0),))
+    a = ((("cat", 0, 0, 0.9), ("cat", 62, 0, 0.8)), ())
+    b = ((("cat", 0, 0, 0.9), ("cat", 45, 0, 0.3)), (("dog", 42, 40, 0.8), ("cat", 0, 80, 0.7)))
+    for i in range(2):
+        path = tmp_path / f"{i}.png"
+        cv2.imwrite(str(path), np.zeros((SIZE, SIZE, 3), np.uint8))
+        samples.append(fo.Sample(str(path), ground_truth=squares(*truth[i], truth=True), a=squares(*a[i]), b=squares(*b[i])))
+    made = fo.Dataset()
+    made.add_samples(samples, progress=False)
+    yield made
+    made.delete()
+
+
+def test_compare(dataset: Any) -> None:
+    report = fy.compare(dataset, "a", "b", samples=50)
+    assert report.objects == {"fixed": 1, "broken": 1, "right": 1, "wrong": 0}
+    assert report.per_class == {"cat": {"right": 1, "broken": 1}, "dog": {"fixed": 1}}
+    assert report.false_positives == (0, 2)
+    assert dataset.values("ground_truth.detections.compare") == [["right", "broken"], ["fixed"]]
+    assert report.masks is not None and report.masks.low <= report.masks.difference <= report.masks.high
+    a, b = (fy.evaluate(dataset, name, eval_key=None).mAP() for name in ("a", "b"))
+    assert (report.masks.first, report.masks.second) == pytest.approx((a, b), abs=1e-9)
+    assert report.views == {v: f"compare: {v}" for v in ("fixed", "broken", "right")}
+    assert len(dataset.load_saved_view("compare: fixed")) == 1
+    assert "1 fixed, 1 broken" in report.summary() and "false positives 0 -> 2" in report.summary()
+
+
+def test_an_earlier_comparison_is_replaced_and_nothing_else(dataset: Any) -> None:
+    fy.compare(dataset, "a", "b", samples=10)
+    dataset.save_view("mine", dataset.limit(1))
+    report = fy.compare(dataset, "b", "a", samples=10)
+    assert dataset.values("ground_truth.detections.compare") == [["right", "fixed"], ["broken"]]
+    assert set(dataset.list_saved_views()) == {"mine", *report.views.values()}
+
+
+def test_comparing_on_a_part_leaves_the_rest(dataset: Any) -> None:
+    fy.compare(dataset.limit(1), "a", "b", samples=10)
+    assert dataset.values("ground_truth.detections.compare") == [["right", "broken"], [None]]
+
+
+def test_error_types(dataset: Any) -> None:
+    report = fy.error_types(dataset, "b")
+    # of b: the second cat is 15 pixels aside (IoU 1/3), another lies on nothing; nothing else is missed, for that cat was nearly found
+    assert {kind: n for kind, n in report.counts.items() if n} == {"shifted": 1, "background": 1}
+    assert dataset.values("b.detections.error") == [[None, "shifted"], [None, "background"]]
+    assert dataset.values("ground_truth.detections.error") == [[None, None], [None]]
+    shifted, background = (
+        dataset.values("b.detections.error_cost", unwind=True)[1],
+        dataset.values("b.detections.error_cost", unwind=True)[3],
+    )
+    # cats: right at 0.9, wrong at 0.7, at 0.3 wrong but mended; two to find: AP 51/101 -> 51/101 + 50/101 * 2/3
+    assert shifted == pytest.approx(50 / 101 * 2 / 3 / 2) and background == pytest.approx(0, abs=1e-12)
+    assert report.ap50 == pytest.approx((51 / 101 + 1) / 2)
+    assert report.costs["shifted"] == pytest.approx(shifted) and report.worst[0][:2] == (pytest.approx(shifted), "shifted")
+    assert report.views == {"shifted": "error: shifted", "background": "error: background"}
+    assert "shifted" in report.summary()
+    missed = fy.error_types(dataset, "a", key="e2")
+    assert missed.counts["missed"] == 1 and dataset.values("ground_truth.detections.e2") == [[None, None], ["missed"]]
+    assert len(dataset.load_saved_view("e2: missed")) == 1
+
+
+def test_what_cannot_be_compared(dataset: Any) -> None:
+    before = dataset.values("ground_truth.detections")
+    with pytest.raises(DataError, match="both 'a'"):
+        fy.compare(dataset, "a", "a")
+    with pytest.raises(UserError, match="key='1 x': use letters"):
+        fy.compare(dataset, "a", "b", key="1 x")
+    with pytest.raises(UserError, match="key='no-good'"):
+        fy.error_types(dataset, "a", key="no-good")
+    for sample in dataset:
+        for label in sample.a.detections:
+            label.confidence = None
+        sample.save()
+    with pytest.raises(DataError, match="no confidence"):
+        fy.error_types(dataset, "a")
+    with pytest.raises(DataError, match="no confidence"):
+        fy.compare(dataset, "a", "b")
+    assert dataset.values("ground_truth.detections") == before and not dataset.list_saved_views()
+
+
+def test_nothing_is_written_without_a_key(dataset: Any) -> None:
+    assert fy.compare(dataset, "a", "b", key=None, samples=10).views == {}
+    assert fy.error_types(dataset, "b", key=None).counts["shifted"] == 1
+    assert not dataset.list_saved_views() and "compare" not in str(dataset.get_field_schema(flat=True).keys())
