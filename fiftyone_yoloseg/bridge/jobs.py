@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from ..errors import Stopped, UserError
@@ -150,6 +151,27 @@ def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
     }
 
 
+def compare(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .compare import VERDICTS, compare
+
+    def step(share: float, label: str) -> None:
+        if should_stop():
+            raise Stopped("the comparison was stopped; nothing was written")
+        progress(share, label)
+
+    report = compare(load_view(params), **params["options"], progress=step)
+    head, verdict = report.summary().splitlines()
+    table = ["| class | " + " | ".join(VERDICTS) + " |", "|---" * (len(VERDICTS) + 1) + "|"]
+    table += [f"| {name} | " + " | ".join(str(counts.get(v, 0)) for v in VERDICTS) + " |" for name, counts in report.per_class.items()]
+    return _json(
+        {
+            "summary": _markdown([f"**{head}**", verdict]) + "\n\n" + "\n".join(table),
+            "objects": report.objects, "false_positives": report.false_positives, "per_class": report.per_class, "views": report.views,
+            **{kind: asdict(d) for kind, d in (("masks", report.masks), ("boxes", report.boxes)) if d},
+        }
+    )  # fmt: skip
+
+
 def export(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from .export import export
 
@@ -178,6 +200,7 @@ JOBS: dict[str, Job] = {
     "validate": validate,
     "predict": predict,
     "evaluate": evaluate,
+    "compare": compare,
     "export": export,
 }
 

@@ -151,11 +151,16 @@ class CocoScorer:
             )
         )  # fmt: skip
 
-    def compute(self) -> Metrics:
-        box, seg, nc = Averager(), Averager(), len(self.names)
+    def averagers(self) -> tuple[Averager, Averager]:
+        """Of boxes and of masks, with all images in their order."""
+        box, seg = Averager(), Averager()
         for image in sorted(self.images, key=attrgetter("order")):
             box.add(image.labels, image.boxes, image.box_ious)
             seg.add(image.labels, image.masks, image.mask_ious)
+        return box, seg
+
+    def compute(self) -> Metrics:
+        (box, seg), nc = self.averagers(), len(self.names)
         tables = box.compute(nc), seg.compute(nc)
         counts = tables[1].objects[:, 0]
         return Metrics(scores_of(box, tables[0]), scores_of(seg, tables[1]), dict(self.names), len(self.images), int(counts.sum()), counts)

@@ -237,7 +237,7 @@ def test_every_value_of_the_tables_is_that_of_pycocotools(
         scorer = CocoScorer(classes)
         for record, instances in pairs:
             scorer.add(record, instances)
-        for kind, averager in (("bbox", scorer._box), ("segm", scorer._seg)):
+        for kind, averager in zip(("bbox", "segm"), scorer.averagers(), strict=True):
             table, evaluation = averager.compute(len(classes)), coco_eval(pairs, classes, kind)
             with contextlib.redirect_stdout(io.StringIO()):
                 evaluation.accumulate()

@@ -1,0 +1,63 @@
+"""The operator that compares the predictions of two models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fiftyone.operators import types
+from fiftyone.operators.types import RiskLevel
+
+from ..bridge import defaults
+from ..bridge.jobs import Params, Result, view_params
+from ..bridge.label_attributes import check_key
+from ..bridge.views import check_view
+from ..errors import UserError
+from .base import JobOperator
+from .evaluate_operator import check_field, check_iou
+from .forms import Form, cached_fields, view_buttons
+
+
+class Compare(JobOperator):
+    name = job = "compare"
+    label = "YOLO-seg: compare two models"
+    icon = "compare_arrows"
+    description = "Which objects the second model finds that the first does not, which it loses, and whether its mAP is surely better"
+    risk = RiskLevel.MEDIUM
+    changes_samples = True
+    own_process = False
+
+    def fill(self, ctx: Any, form: Form) -> Params:
+        view = ctx.target_view(require_flat=True)
+        check_view(view)
+        fields = cached_fields(view)
+        truth = next((f.name for f in defaults.truth_first(view, fields)), None)
+        if truth is None:
+            form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
+        choices = {f.name: f"{f.name} ({f.masks} masks)" for f in fields}
+        gt_field = form.choice("gt_field", "Ground truth", "Labels that are right", choices, truth, lambda name: check_field(view, name))
+        predicted = [f.name for f in defaults.predictions_first(view, fields, gt_field)]
+        if len(predicted) < 2 and not form.problems:
+            form.refuse("there are no two fields of predictions beside the ground truth: predict with both models first")
+
+        def other_than(taken: str | None) -> Any:
+            def check(name: str) -> None:
+                check_field(view, name)
+                if name in (gt_field, taken):
+                    raise UserError("choose three different fields: ground truth, and the predictions of two models")
+
+            return check
+
+        first, second = (*predicted, None, None)[:2]
+        first = form.choice("first", "First model", "Predictions of the model that there was", choices, first, other_than(None))
+        second = form.choice("second", "Second model", "Predictions of the model that may be better", choices, second, other_than(first))
+        iou = form.number("iou", "IoU", "Overlap of masks at which an object is found, above 0 and at most 1", 0.5, check_iou)
+        key = form.text(
+            "key", "Name", "Of the attribute of the labels, and of the saved views", "compare", lambda k: check_key(view, k), required=True
+        )
+        return view_params(view, first=first, second=second, gt_field=gt_field, iou=iou, key=key)
+
+    def _output(self, result: Result) -> types.Property:
+        shown = super()._output(result)
+        if "error" not in result:
+            view_buttons(shown.type, result.get("views", {}), "")
+        return shown
