@@ -131,23 +131,24 @@ def cut(o: InstanceRecord, rng: Rng) -> list[InstanceRecord]:
     return [replace(with_mask(o, m), source_id=f"{o.source_id}{n}") for n, m in zip("ab", parts, strict=True) if m.w]
 
 
+def inside(bits: np.ndarray, x: int, y: int, height: int, width: int) -> CropMask:
+    """A bitmap at x, y, without what lies outside the image."""
+    left, top = max(-x, 0), max(-y, 0)
+    return masks.from_bitmap(bits[top : max(height - y, 0), left : max(width - x, 0)], x + left, y + top)
+
+
 def shifted(mask: CropMask, dx: int, dy: int, height: int, width: int) -> CropMask:
-    full = np.zeros((height, width), np.uint8)
-    bits = masks.full_bitmap(mask, height, width)
-    ys, xs = np.nonzero(bits)
-    ys, xs = ys + dy, xs + dx
-    inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
-    full[ys[inside], xs[inside]] = 1
-    return masks.from_bitmap(full)
+    return inside(masks.crop_bitmap(mask), mask.x + dx, mask.y + dy, height, width)
 
 
 def grown(mask: CropMask, pixels: int, height: int, width: int) -> CropMask:
     """Dilated (pixels > 0) or eroded by a disc."""
-    if pixels == 0:
+    n = abs(pixels)
+    if n == 0:
         return mask
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(pixels) + 1,) * 2)
-    bits = masks.full_bitmap(mask, height, width)
-    return masks.from_bitmap(cv2.dilate(bits, kernel) if pixels > 0 else cv2.erode(bits, kernel))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * n + 1,) * 2)
+    bits = np.pad(masks.crop_bitmap(mask), n)
+    return inside(cv2.dilate(bits, kernel) if pixels > 0 else cv2.erode(bits, kernel), mask.x - n, mask.y - n, height, width)
 
 
 def roughen(o: InstanceRecord, record: ImageRecord, rng: Rng) -> InstanceRecord | None:

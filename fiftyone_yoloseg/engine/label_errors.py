@@ -5,8 +5,9 @@ them - is judged at the end over all images (`LabelErrors.suspects`). With u the
 
 - missing: conf * (1 - min(1, e / 0.5)) of a prediction; e is the larger of its best u with any label and the share of its pixels that lie on labels of
   its class. Of predictions that overlap by u >= 0.5 the most confident one stands for all.
-- spurious: (1 - s) * m of a label. s, its support, is the larger of the best conf * min(1, u / 0.5) over predictions of any class and the mean over its
-  pixels of the highest conf of its class there; m is the mean support that labels of this size have, so that what the model seldom finds is no reason.
+- spurious: (1 - s) * (1 - (1 - m) * (1 - c)) of a label. s, its support, is the larger of the best conf * min(1, u / 0.5) over predictions of any class
+  and the mean over its pixels of the highest conf of its class there. m is the mean support that labels of this size have: what the model seldom finds is
+  no reason. c is the mean over its pixels of the highest conf of a prediction that has another label (u >= 0.5): they belong to something else.
 - wrong_class: conf * (1 - own) of a label and a prediction of another class with u >= 0.5 that has no label of its own class (u >= 0.5); own is
   the highest conf of the label's class with u >= 0.5.
 - merged: conf * u * min(1, gain / 0.1) of a label and two or more predictions of its class: 0.7 of each lie on the label, at most 0.3 of each on the others,
@@ -14,9 +15,10 @@ them - is judged at the end over all images (`LabelErrors.suspects`). With u the
   than the best single prediction (whose u counts less if its confidence is lower).
 - split: conf * u * min(1, gain / 0.1) * (1 - other) of a prediction and two or more labels of its class, the same with the sides exchanged; other is the
   highest confidence of a prediction that has one of the labels for itself (u >= 0.5 and better).
-- sloppy: conf * z^2 / (z^2 + 9) * (1 - o) of a label and a prediction of its class that are each other's best, u >= 0.3. z > 0 is how many deviations the
-  logarithm of the disagreement lies above the median of labels of this size; the disagreement is the number of pixels that only one of both has, over the
-  length of the label's outline: how far the outlines are apart, in pixels. o is the label's highest score of wrong_class, merged and split.
+- sloppy: conf * z^2 / (z^2 + 9) * (1 - min(1, 2 o)) of a label and a prediction of its class that are each other's best, u >= 0.3. The gap is the number of
+  pixels that only one of both has, over the length of the label's outline (how far the outlines are apart, in pixels) and over the square root of its
+  area. z is how far the gap lies above the median of labels of this size, in standard deviations (1.4826 times the median distance of all gaps from those
+  medians); 0 where it lies below. o is the label's highest score of wrong_class, merged and split: half of such a suspicion is a better explanation.
 
 Crowds are no labels; a prediction of which half or more lies on a crowd of its class is left out, as COCO does.
 """
@@ -40,7 +42,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 SAME, ALIKE, INSIDE, APART, GAIN, DOUBT = 0.5, 0.3, 0.7, 0.3, 0.1, 3.0
 LOW_CONF = 0.05
 """Predictions below do not count at all."""
-_BIN, _MOST_BINS = 40, 25
+_LEAST_SPREAD = 0.002
+"""Of gaps, so that a model which always agrees does not make a pixel suspicious: a fifth of a pixel for an object of 100 x 100."""
+_BIN, _MOST_BINS, _ROW = 40, 25, 9
 Floats = npt.NDArray[np.float64]
 
 
@@ -62,11 +66,12 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """What is known of one label. gap: distance of the outlines in pixels, nan if no prediction is its own. trust: what `sloppy` weighs it with."""
+    """What is known of one label, in the terms of the formulas above. elsewhere: c. gap: nan if no prediction is its own. trust: conf * (1 - min(1, 2 o))."""
 
     index: int
     area: float
     support: float
+    elsewhere: float = 0.0
     prediction: int = -1
     gap: float = float("nan")
     trust: float = 0.0
@@ -126,7 +131,7 @@ class Evidence:
 
     def _merged(self) -> list[Suspect]:
         out = []
-        home = self.mine.argmax(1) if self.mine.size else np.zeros(len(self.crops), np.int64)
+        home = _home(self.mine)
         taken = self.mine.max(1, initial=0.0) >= SAME
         for j, crop in enumerate(self.label_crops):
             inside = self.same[:, j] & (self.shared[:, j] >= INSIDE * self.areas) & ~(taken & (home != j))
@@ -175,27 +180,30 @@ class Evidence:
             for label in suspect.labels:
                 other[label] = max(other[label], suspect.score)
         out = []
+        taken, home = self.iou.max(1, initial=0.0) >= SAME, _home(self.iou)
         for j, index in enumerate(self.label_ids):
             area = float(self.label_areas[j])
             near = np.flatnonzero(self.same[:, j] & (self.shared[:, j] > 0)).tolist()
             support = float((self.conf * np.minimum(1.0, self.iou[:, j] / SAME)).max(initial=0.0))
             if support < 1:
                 support = max(support, _painted(self.label_crops[j], [(self.crops[i], float(self.conf[i])) for i in near]))
-            label = _Label(index, area, support)
+            others = np.flatnonzero(taken & (home != j) & (self.shared[:, j] > 0)).tolist()
+            elsewhere = _painted(self.label_crops[j], [(self.crops[i], float(self.conf[i])) for i in others])
+            label = _Label(index, area, support, elsewhere)
             if near:
                 i = max(near, key=lambda i: self.iou[i, j] * self.conf[i])
                 u = float(self.iou[i, j])
                 if u >= ALIKE and int(self.mine[i].argmax()) == j:
-                    gap = (self.areas[i] + area - 2 * float(self.shared[i, j])) / _outline(self.label_crops[j])
-                    trust = float(self.conf[i]) * (1 - other[index])
-                    label = _Label(index, area, support, self.prediction_ids[i], float(gap), trust, u)
+                    gap = (float(self.areas[i]) + area - 2 * float(self.shared[i, j])) / _outline(self.label_crops[j]) / area**0.5
+                    trust = float(self.conf[i]) * (1 - min(1.0, 2 * other[index]))
+                    label = _Label(index, area, support, elsewhere, self.prediction_ids[i], gap, trust, u)
             out.append(label)
         return out
 
 
 @dataclass(slots=True)
 class LabelErrors:
-    """Add images one by one, then ask for `suspects`. About 60 bytes a label are kept, and no mask.
+    """Add images one by one, then ask for `suspects`. 72 bytes a label and 200 to 300 a suspect are kept, and no mask.
 
     low_conf: predictions below do not count.
     """
@@ -208,14 +216,14 @@ class LabelErrors:
 
     @property
     def labels(self) -> int:
-        return len(self._rows) // 8
+        return len(self._rows) // _ROW
 
     def add(self, record: ImageRecord, found: Instances) -> None:
         """Examine an image; its number is how many came before."""
         evidence = Evidence(self.images, record, found, self.low_conf)
         self._suspects += evidence.suspects
         for x in evidence.labels:
-            self._rows.extend((self.images, x.index, x.area, x.support, x.prediction, x.gap, x.trust, x.iou))
+            self._rows.extend((self.images, x.index, x.area, x.support, x.elsewhere, x.prediction, x.gap, x.trust, x.iou))
         self.images += 1
         self.predictions += len(evidence.prediction_ids)
 
@@ -227,19 +235,17 @@ class LabelErrors:
         )
 
     def _judged(self) -> list[Suspect]:
-        rows = np.frombuffer(self._rows, np.float64).reshape(-1, 8)
+        rows = np.frombuffer(self._rows, np.float64).reshape(-1, _ROW)
         if not len(rows):
             return []
-        image, index, area, support, prediction, gap, trust, iou = rows.T
+        image, index, area, support, elsewhere, prediction, gap, trust, iou = rows.T
         size = np.log(area)
-        spurious = (1 - support) * typical(size, support, size, np.mean)
+        spurious = (1 - support) * (1 - (1 - typical(size, support, size, np.mean)) * (1 - elsewhere))
         sloppy = np.zeros(len(rows))
         own = np.flatnonzero(np.isfinite(gap))
         if len(own):
-            width = np.log(np.maximum(gap[own], 1e-2))
-            above = width - typical(size[own], width, size[own], np.median)
-            spread = 1.4826 * typical(size[own], np.abs(above), size[own], np.median)
-            z = np.maximum(above, 0) / np.maximum(spread, 0.1)
+            above = gap[own] - typical(size[own], gap[own], size[own], np.median)
+            z = np.maximum(above, 0) / max(1.4826 * float(np.median(np.abs(above))), _LEAST_SPREAD)
             sloppy[own] = trust[own] * z**2 / (z**2 + DOUBT**2)
         out = []
         for i in np.flatnonzero((spurious > 0) | (sloppy > 0)):
@@ -272,6 +278,11 @@ def _off_crowds(record: ImageRecord, found: Instances, kept: list[int]) -> list[
         return any(cls == found.classes[i] and _share(crop, [crowd]) >= SAME for cls, crowd in crowds)
 
     return [i for i in kept if not ignored(i)]
+
+
+def _home(iou: Floats) -> npt.NDArray[np.int64]:
+    """(P,) the label that each prediction overlaps best, 0 if there is none."""
+    return iou.argmax(1) if iou.size else np.zeros(len(iou), np.int64)
 
 
 def _crop(mask: masks.CropMask) -> Crop:
