@@ -20,6 +20,8 @@ _PUBLIC = {
     "predict": "bridge.predict",
     "evaluate": "bridge.evaluate",
     "check": "bridge.check",
+    "find_label_errors": "bridge.label_errors",
+    "predict_out_of_fold": "bridge.out_of_fold",
 }
 __all__ = ["__version__", *_PUBLIC]
 

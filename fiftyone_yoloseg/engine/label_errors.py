@@ -28,17 +28,17 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from ..config.values import LabelErrorKind
 from ..geometry import masks
 from ..geometry.masks import Crop
-from ..types import ImageRecord, Instances
+from ..types import CropMask, ImageRecord, Instances
 
-Kind = Literal["missing", "spurious", "wrong_class", "merged", "split", "sloppy"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[LabelErrorKind, ...] = get_args(LabelErrorKind)
 SAME, ALIKE, INSIDE, APART, GAIN, DOUBT = 0.5, 0.3, 0.7, 0.3, 0.1, 3.0
 LOW_CONF = 0.05
 """Predictions below do not count at all."""
@@ -57,7 +57,7 @@ class Suspect:
     """
 
     image: int
-    kind: Kind
+    kind: LabelErrorKind
     score: float
     labels: tuple[int, ...]
     predictions: tuple[int, ...]
@@ -100,7 +100,7 @@ class Evidence:
         self.suspects = [*self._missing(), *self._wrong_class(), *self._merged(), *self._split()]
         self.labels = self._labels()
 
-    def _suspect(self, kind: Kind, score: float, labels: Sequence[int], predictions: Sequence[int], iou: float = 0.0) -> Suspect:
+    def _suspect(self, kind: LabelErrorKind, score: float, labels: Sequence[int], predictions: Sequence[int], iou: float = 0.0) -> Suspect:
         own, kept = tuple(self.label_ids[j] for j in labels), tuple(self.prediction_ids[i] for i in predictions)
         return Suspect(self.image, kind, float(min(max(score, 0.0), 1.0)), own, kept, float(iou))
 
@@ -177,8 +177,8 @@ class Evidence:
     def _labels(self) -> list[_Label]:
         other = dict.fromkeys(self.label_ids, 0.0)
         for suspect in self.suspects:
-            for label in suspect.labels:
-                other[label] = max(other[label], suspect.score)
+            for index in suspect.labels:
+                other[index] = max(other[index], suspect.score)
         out = []
         taken, home = self.iou.max(1, initial=0.0) >= SAME, _home(self.iou)
         for j, index in enumerate(self.label_ids):
@@ -205,10 +205,11 @@ class Evidence:
 class LabelErrors:
     """Add images one by one, then ask for `suspects`. 72 bytes a label and 200 to 300 a suspect are kept, and no mask.
 
-    low_conf: predictions below do not count.
+    low_conf: predictions below do not count.  min_score: what scores less is forgotten.
     """
 
     low_conf: float = LOW_CONF
+    min_score: float = 0.0
     images: int = 0
     predictions: int = 0
     _suspects: list[Suspect] = field(default_factory=list)
@@ -221,18 +222,15 @@ class LabelErrors:
     def add(self, record: ImageRecord, found: Instances) -> None:
         """Examine an image; its number is how many came before."""
         evidence = Evidence(self.images, record, found, self.low_conf)
-        self._suspects += evidence.suspects
+        self._suspects += [s for s in evidence.suspects if s.score > 0 and s.score >= self.min_score]
         for x in evidence.labels:
             self._rows.extend((self.images, x.index, x.area, x.support, x.elsewhere, x.prediction, x.gap, x.trust, x.iou))
         self.images += 1
         self.predictions += len(evidence.prediction_ids)
 
-    def suspects(self, min_score: float = 0.0) -> list[Suspect]:
+    def suspects(self) -> list[Suspect]:
         """All that score more than 0 and at least `min_score`, the most suspicious first; of equal scores in the order of images."""
-        found = [*self._suspects, *self._judged()]
-        return sorted(
-            (s for s in found if s.score > 0 and s.score >= min_score), key=lambda s: (-s.score, s.image, s.labels, s.predictions)
-        )
+        return sorted([*self._suspects, *self._judged()], key=lambda s: (-s.score, s.image, s.labels, s.predictions))
 
     def _judged(self) -> list[Suspect]:
         rows = np.frombuffer(self._rows, np.float64).reshape(-1, _ROW)
@@ -248,12 +246,10 @@ class LabelErrors:
             z = np.maximum(above, 0) / max(1.4826 * float(np.median(np.abs(above))), _LEAST_SPREAD)
             sloppy[own] = trust[own] * z**2 / (z**2 + DOUBT**2)
         out = []
-        for i in np.flatnonzero((spurious > 0) | (sloppy > 0)):
-            place = int(image[i]), (int(index[i]),)
-            if spurious[i] > 0:
-                out.append(Suspect(place[0], "spurious", float(min(spurious[i], 1.0)), place[1], ()))
-            if sloppy[i] > 0:
-                out.append(Suspect(place[0], "sloppy", float(sloppy[i]), place[1], (int(prediction[i]),), float(iou[i])))
+        for i in np.flatnonzero((spurious > 0) & (spurious >= self.min_score)):
+            out.append(Suspect(int(image[i]), "spurious", float(min(spurious[i], 1.0)), (int(index[i]),), ()))
+        for i in np.flatnonzero((sloppy > 0) & (sloppy >= self.min_score)):
+            out.append(Suspect(int(image[i]), "sloppy", float(sloppy[i]), (int(index[i]),), (int(prediction[i]),), float(iou[i])))
         return out
 
 
@@ -285,7 +281,7 @@ def _home(iou: Floats) -> npt.NDArray[np.int64]:
     return iou.argmax(1) if iou.size else np.zeros(len(iou), np.int64)
 
 
-def _crop(mask: masks.CropMask) -> Crop:
+def _crop(mask: CropMask) -> Crop:
     return masks.crop_bitmap(mask), mask.x, mask.y
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .base import JobOperator
+from .curation_operators import FindLabelErrors
 from .data_operators import Check, Convert
 from .import_operator import ImportLabels
 from .model_operators import Export, Predict, Train, Validate
 
-OPERATORS: tuple[type[JobOperator], ...] = (Check, Convert, ImportLabels, Train, Validate, Predict, Export)
+OPERATORS: tuple[type[JobOperator], ...] = (Check, Convert, ImportLabels, Train, Validate, Predict, Export, FindLabelErrors)
