@@ -124,7 +124,8 @@ class _Search:
 
     def report(self, view: Any) -> LabelErrorReport:
         wanted = self.wanted
-        suspects = [s for s in self.errors.suspects() if s.kind in wanted.kinds]
+        kinds = [kind for kind in KINDS if wanted.kinds is None or kind in wanted.kinds]
+        suspects = [s for s in self.errors.suspects() if s.kind in kinds]
         counts = Counter(s.kind for s in suspects)
         kept: list[Suspect] = []
         shown = Counter[LabelErrorKind]()
@@ -136,7 +137,7 @@ class _Search:
         paths = dict(zip(*view._dataset.select(samples).values(["id", "filepath"]), strict=True)) if samples else {}
         return LabelErrorReport(
             self.pred_field, self.gt_field, len(self.ids), self.errors.labels, self.errors.predictions,
-            [self._case(s, paths) for s in kept], {kind: counts[kind] for kind in KINDS if kind in wanted.kinds}, self.skipped, self.dropped,
+            [self._case(s, paths) for s in kept], {kind: counts[kind] for kind in kinds}, self.skipped, self.dropped,
         )  # fmt: skip
 
     def _case(self, suspect: Suspect, paths: dict[str, str]) -> LabelErrorCase:

@@ -98,9 +98,8 @@ class ImportSettings(Settings):
 class LabelErrorSettings(Settings):
     """The search for wrong labels by the predictions of a model that has not seen them."""
 
-    kinds: LabelErrorKinds = Field(
-        ("missing", "spurious", "wrong_class", "merged", "split", "sloppy"),
-        description="what to look for: missing, spurious, wrong_class, merged, split, sloppy",
+    kinds: LabelErrorKinds | None = Field(
+        None, description="what to look for, of missing, spurious, wrong_class, merged, split and sloppy; all if not given"
     )
     min_score: Unit = Field(0.25, description="leave out what is less suspicious than this, from 0 to 1")
     limit: int = Field(1000, ge=1, description="at most so many cases of each kind, the most suspicious first")
