@@ -23,6 +23,8 @@ _PUBLIC = {
     "compare": "bridge.compare",
     "error_types": "bridge.error_types",
     "check": "bridge.check",
+    "find_label_errors": "bridge.label_errors",
+    "predict_out_of_fold": "bridge.out_of_fold",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -91,7 +91,7 @@ def usage(command: str | None = None) -> str:
                 "  yoloseg <command> key=value ...      or   yoloseg task=segment mode=<command> key=value ...",
                 "",
                 *(
-                    f"  {name:9} {(model.__doc__ or '').strip().splitlines()[0].split(': ', 1)[-1]}"
+                    f"  {name:17} {(model.__doc__ or '').strip().splitlines()[0].split(': ', 1)[-1]}"
                     for name, (model, _) in COMMANDS.items()
                 ),
                 "",
@@ -173,6 +173,12 @@ def _check(settings: config.CheckCommand) -> None:
         sys.exit(1)
 
 
+def _find_label_errors(settings: config.FindLabelErrorsCommand) -> None:
+    from .bridge.cli import find_label_errors
+
+    print(find_label_errors(settings))
+
+
 def _import(settings: config.ImportCommand) -> None:
     from .bridge.cli import import_labels
 
@@ -224,6 +230,7 @@ COMMANDS: dict[str, tuple[type[Settings], Callable[[Any], None]]] = {
     "export": (config.ExportCommand, _export),
     "convert": (config.ConvertCommand, _convert),
     "check": (config.CheckCommand, _check),
+    "find_label_errors": (config.FindLabelErrorsCommand, _find_label_errors),
     "import": (config.ImportCommand, _import),
     "demo": (config.DemoSettings, _demo),
     "doctor": (config.DoctorCommand, _doctor),

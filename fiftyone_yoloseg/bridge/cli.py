@@ -6,7 +6,7 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..config import CheckCommand, ConvertCommand, ImportCommand
+from ..config import CheckCommand, ConvertCommand, FindLabelErrorsCommand, ImportCommand
 from ..console import progress_bar
 from ..data.audit_report import CheckReport
 from ..errors import DataError
@@ -14,6 +14,7 @@ from .check import check as check_view
 from .convert import convert as convert_view
 from .database import ensure_database
 from .import_labels import import_report
+from .label_errors import find_label_errors as search
 
 
 def open_view(dataset: str, view: str | None = None) -> Any:
@@ -50,3 +51,10 @@ def import_labels(settings: ImportCommand) -> str:
     with progress_bar("importing") as progress:
         report = import_report(settings.data, settings.dataset, **settings.model_dump(exclude={"data", "dataset"}), progress=progress)
     return "\n".join([report.summary(), *report.details()])
+
+
+def find_label_errors(settings: FindLabelErrorsCommand) -> str:
+    """Search and return what to print."""
+    options = settings.model_dump(exclude={"dataset", "view"})
+    with progress_bar("searching") as progress:
+        return search(open_view(settings.dataset, settings.view), **options, progress=progress).text()

@@ -192,6 +192,13 @@ def check(params: Params, progress: ProgressFn, should_stop: Callable[[], bool])
     return _json({"summary": report.finding_markdown(), "class_table": report.class_markdown(), **report.to_dict(cases=_LISTED)})
 
 
+def find_label_errors(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .label_errors import find_label_errors
+
+    report = find_label_errors(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
+    return _json({"summary": report.markdown(), **report.to_dict(cases=_LISTED)})
+
+
 JOBS: dict[str, Job] = {
     "convert": convert,
     "import_labels": import_labels,
@@ -202,6 +209,7 @@ JOBS: dict[str, Job] = {
     "evaluate": evaluate,
     "compare": compare,
     "export": export,
+    "find_label_errors": find_label_errors,
 }
 
 

@@ -84,5 +84,15 @@ def facts_of(view: Any, label_field: str | None, value: str | None = None, group
     return facts, bare
 
 
+def samples_of_fields(view: Any, label_fields: Sequence[str]) -> Iterator[list[RawSample]]:
+    """As `raw_samples`, of several fields in one pass: each sample once a field, with the labels of that field."""
+    paths = [label_path(view, name) for name in label_fields]
+    project = {f"{path}.{key}": 1 for path in paths for key in (_POLYLINE if path.endswith(".polylines") else _DETECTION)}
+    for document in view._aggregate(post_pipeline=[{"$project": {"filepath": 1, **project}}]):
+        places = [path.rsplit(".", 1) for path in paths]
+        labels = [(document.get(field) or {}).get(kind) or [] for field, kind in places]
+        yield [RawSample(str(document["_id"]), document["filepath"], of_field) for of_field in labels]
+
+
 def _is_null(attribute: str) -> dict[str, Any]:
     return {"$eq": [{"$ifNull": [f"$$this.{attribute}", None]}, None]}

@@ -9,12 +9,13 @@ from .commands import (
     DemoSettings,
     DoctorCommand,
     ExportCommand,
+    FindLabelErrorsCommand,
     ImportCommand,
     PredictCommand,
     TrainCommand,
     ValCommand,
 )
-from .data import CheckSettings, ConvertSettings, ImportSettings
+from .data import CheckSettings, ConvertSettings, ImportSettings, LabelErrorSettings
 from .parsing import parse, problems
 from .settings import DecodeSettings, DeviceSettings, ExportSettings, PredictSettings, Settings, TrainSettings, ValSettings
 from .values import AUTO_BATCH, STRIDE
@@ -32,8 +33,10 @@ __all__ = [
     "DoctorCommand",
     "ExportCommand",
     "ExportSettings",
+    "FindLabelErrorsCommand",
     "ImportCommand",
     "ImportSettings",
+    "LabelErrorSettings",
     "PredictCommand",
     "PredictSettings",
     "Settings",

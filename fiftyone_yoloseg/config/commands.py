@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from .data import CheckSettings, ConvertSettings, ImportSettings
+from .data import CheckSettings, ConvertSettings, ImportSettings, LabelErrorSettings
 from .settings import ExportSettings, PredictSettings, Settings, TrainSettings, ValSettings
 from .values import (
     RUN_NAME,
@@ -75,6 +75,15 @@ class CheckCommand(CheckSettings):
         if (self.data is None) == (self.dataset is None):
             raise ValueError("give one of data=dataset.yaml and dataset=<FiftyOne dataset>")
         return self
+
+
+class FindLabelErrorsCommand(LabelErrorSettings):
+    """`yoloseg find_label_errors`: labels that are likely wrong, by the predictions of a model that has not seen them"""
+
+    dataset: str = Field(description="name of the FiftyOne dataset")
+    view: str | None = Field(None, description="name of a saved view; the whole dataset if not given")
+    pred_field: str = Field("predictions", description="field with predictions of a model that was not trained on these samples")
+    gt_field: str = Field("ground_truth", description="field with the labels to judge")
 
 
 class ImportCommand(ImportSettings):

@@ -12,6 +12,7 @@ from pydantic import (
 from .settings import Settings
 from .values import (
     Count,
+    LabelErrorKinds,
     NonNegative,
     Renames,
     SquareSize,
@@ -92,3 +93,19 @@ class ImportSettings(Settings):
     splits: Words | None = Field(None, description="only these splits of a dataset.yaml; all if not given")
     bad_rows: Literal["skip", "error"] = Field("skip", description="rows and files that cannot be used: leave them out, or import nothing")
     overwrite: bool = Field(False, description="replace the labels that matched samples have in the field")
+
+
+class LabelErrorSettings(Settings):
+    """The search for wrong labels by the predictions of a model that has not seen them."""
+
+    kinds: LabelErrorKinds | None = Field(
+        None, description="what to look for, of missing, spurious, wrong_class, merged, split and sloppy; all if not given"
+    )
+    min_score: Unit = Field(0.25, description="leave out what is less suspicious than this, from 0 to 1")
+    limit: int = Field(1000, ge=1, description="at most so many cases of each kind, the most suspicious first")
+    conf: Unit = Field(0.05, description="predictions below this confidence do not count, not even as support of a label")
+    maskless: Literal["error", "box", "skip"] = Field("error", description="labels without a mask: refuse, use their box, or leave out")
+    save_views: bool = Field(False, description="save a view of each kind's cases on the dataset, in place of those of an earlier search")
+    write: bool = Field(
+        False, description="write label_error and label_error_score to the labels in doubt, and to the predictions that no label explains"
+    )

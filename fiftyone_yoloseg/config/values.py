@@ -80,6 +80,9 @@ Renames = Annotated[dict[str, str | None], BeforeValidator(_renames)]
 
 LoggerNames = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(_words)]
 
+LabelErrorKind = Literal["missing", "spurious", "wrong_class", "merged", "split", "sloppy"]
+LabelErrorKinds = Annotated[tuple[LabelErrorKind, ...], Field(min_length=1), BeforeValidator(_words)]
+
 
 def _digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value

@@ -173,6 +173,19 @@ def crop_iou(a: Crop, b: Crop) -> float:
     return both / either if either else 0.0
 
 
+def shared_pixels(a: Sequence[Crop], b: Sequence[Crop]) -> npt.NDArray[np.int64]:
+    """(len(a), len(b)) number of pixels that two crops of 0 and 1 have in common; looks only where their rectangles meet."""
+    result = np.zeros((len(a), len(b)), np.int64)
+    if not a or not b:
+        return result
+    first, second = (np.array([(x, y, x + bits.shape[1], y + bits.shape[0]) for bits, x, y in crops]) for crops in (a, b))
+    starts, ends = np.maximum(first[:, None, :2], second[None, :, :2]), np.minimum(first[:, None, 2:], second[None, :, 2:])
+    for i, j in np.argwhere((starts < ends).all(2)):
+        (bits_a, ax, ay), (bits_b, bx, by), (x1, y1), (x2, y2) = a[i], b[j], starts[i, j], ends[i, j]
+        result[i, j] = np.count_nonzero(bits_a[y1 - ay : y2 - ay, x1 - ax : x2 - ax] & bits_b[y1 - by : y2 - by, x1 - bx : x2 - bx])
+    return result
+
+
 def iou(a: Sequence[CropMask], b: Sequence[CropMask]) -> npt.NDArray[np.float64]:
     """(len(a), len(b)) intersection over union, computed on the overlap of the crops only. Empty masks give 0."""
     result = np.zeros((len(a), len(b)))

@@ -35,7 +35,7 @@ class Compare(JobOperator):
             form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
         choices = {f.name: f"{f.name} ({f.masks} masks)" for f in fields}
         gt_field = form.choice("gt_field", "Ground truth", "Labels that are right", choices, truth, lambda name: check_field(view, name))
-        predicted = [f.name for f in defaults.predictions_first(view, fields, gt_field)]
+        predicted = [f.name for f in defaults.predictions_first(view, fields, gt_field) if f.name != gt_field]
         if len(predicted) < 2 and not form.problems:
             form.refuse("there are no two fields of predictions beside the ground truth: predict with both models first")
 

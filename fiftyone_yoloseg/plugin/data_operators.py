@@ -16,10 +16,9 @@ from ..bridge.jobs import Params, Result, view_params
 from ..bridge.views import check_view, label_path
 from ..config import CheckSettings, ConvertSettings, parse
 from .base import JobOperator
-from .forms import Form, cached_fields, check_folder, field_choices
+from .forms import Form, cached_fields, check_folder, field_choices, view_buttons
 from .splits import split_fields
 
-_BUTTONS = 3  # in a row
 _ASKED = ("label_field", "split", "val_fraction", "test_fraction", "stratify", "group_by", "seed", "maskless")
 """Settings of a conversion that have fields of their own."""
 
@@ -58,11 +57,7 @@ class Check(JobOperator):
         shown = super()._output(result)
         if "error" in result:
             return shown
-        views = list(result.get("views", {}).items())
-        for start in range(0, len(views), _BUTTONS):
-            row = shown.type.h_stack(f"show_{start}", gap=1)
-            for kind, name in views[start : start + _BUTTONS]:
-                row.btn(kind, f"Show {name.removeprefix(PREFIX)}", icon="visibility", on_click="set_view", params={"name": name})
+        view_buttons(shown.type, result.get("views", {}), PREFIX)
         shown.type.str("class_table", view=types.MarkdownView())
         return shown
 

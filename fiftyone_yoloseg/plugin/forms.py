@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ NEW_MODELS = {
 A_FILE = "file"
 _SYSTEM = {"view_target", "custom_view_target", "target", "advanced"}
 _CACHE_SECONDS = 15.0
+_BUTTONS = 3  # in a row
 
 
 class Form:
@@ -220,6 +221,15 @@ class Form:
         return self.text(
             "model_path", "Model file", f"Path of {kinds}", check=lambda value: check_model_file(value, exported), required=True
         )
+
+
+def view_buttons(outputs: types.Object, views: Mapping[str, str], prefix: str) -> None:
+    """A button for each saved view that a job has made. views: kind -> name, which begins with the prefix."""
+    named = list(views.items())
+    for start in range(0, len(named), _BUTTONS):
+        row = outputs.h_stack(f"show_{start}", gap=1)
+        for kind, name in named[start : start + _BUTTONS]:
+            row.btn(kind, f"Show {name.removeprefix(prefix)}", icon="visibility", on_click="set_view", params={"name": name})
 
 
 def check_model_file(value: str, exported: bool) -> None:

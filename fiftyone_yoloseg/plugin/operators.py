@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from .base import JobOperator
 from .compare_operator import Compare
+from .curation_operators import FindLabelErrors
 from .data_operators import Check, Convert
 from .evaluate_operator import Evaluate
 from .import_operator import ImportLabels
 from .model_operators import Export, Predict, Train, Validate
 
-OPERATORS: tuple[type[JobOperator], ...] = (Check, Convert, ImportLabels, Train, Validate, Predict, Evaluate, Compare, Export)
+OPERATORS: tuple[type[JobOperator], ...] = (
+    Check, Convert, ImportLabels, Train, Validate, Predict, Evaluate, Compare, FindLabelErrors, Export,
+)  # fmt: skip
