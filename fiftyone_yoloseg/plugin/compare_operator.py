@@ -14,7 +14,7 @@ from ..bridge.views import check_view
 from ..errors import UserError
 from .base import JobOperator
 from .evaluate_operator import check_field, check_iou
-from .forms import Form, cached_fields, view_buttons
+from .forms import Form, cached_fields, field_choices, view_buttons
 
 
 class Compare(JobOperator):
@@ -33,7 +33,7 @@ class Compare(JobOperator):
         truth = next((f.name for f in defaults.truth_first(view, fields)), None)
         if truth is None:
             form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
-        choices = {f.name: f"{f.name} ({f.masks} masks)" for f in fields}
+        choices = field_choices(fields)
         gt_field = form.choice("gt_field", "Ground truth", "Labels that are right", choices, truth, lambda name: check_field(view, name))
         predicted = [f.name for f in defaults.predictions_first(view, fields, gt_field) if f.name != gt_field]
         if len(predicted) < 2 and not form.problems:

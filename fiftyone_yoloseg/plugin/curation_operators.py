@@ -14,7 +14,7 @@ from ..bridge.views import check_view, label_path
 from ..config import LabelErrorSettings
 from ..errors import UserError
 from .base import JobOperator
-from .forms import Form, cached_fields, view_buttons
+from .forms import Form, cached_fields, field_choices, view_buttons
 
 
 class FindLabelErrors(JobOperator):
@@ -44,7 +44,7 @@ class FindLabelErrors(JobOperator):
                 raise UserError(f"'{name}' holds the labels to judge: choose the field of the predictions")
 
         about = "Of a model that was not trained on these samples: a model repeats the errors it was taught"
-        pred_field = form.choice("pred_field", "Predictions", about, {f.name: f"{f.name} ({f.masks} masks)" for f in fields},
+        pred_field = form.choice("pred_field", "Predictions", about, field_choices(fields),
                                  fields[0].name if fields else None, check)  # fmt: skip
         settings = form.settings(
             LabelErrorSettings, ("min_score", "kinds", "save_views", "write"), hidden=("maskless",), suggested={"save_views": True}

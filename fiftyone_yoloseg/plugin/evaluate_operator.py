@@ -13,7 +13,7 @@ from ..bridge.jobs import Params, Result, view_params
 from ..bridge.views import check_view, label_path
 from ..errors import UserError
 from .base import JobOperator
-from .forms import Form, cached_fields
+from .forms import Form, cached_fields, field_choices
 
 _PANEL = "model_evaluation_panel_builtin"
 
@@ -31,7 +31,7 @@ class Evaluate(JobOperator):
         view = ctx.target_view(require_flat=True)
         check_view(view)
         fields = cached_fields(view)
-        choices = {f.name: f"{f.name} ({f.masks} masks)" for f in fields}
+        choices = field_choices(fields)
         truth = next((f.name for f in defaults.truth_first(view, fields)), None)
         if truth is None:
             form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")

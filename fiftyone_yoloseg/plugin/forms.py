@@ -271,7 +271,7 @@ _fields: dict[tuple[Any, ...], tuple[float, list[LabelField]]] = {}
 
 def cached_fields(view: Any) -> list[LabelField]:
     """`label_fields`, which reads the whole view, not anew for every key that is pressed in a form."""
-    key = (view._dataset.name, str(view._serialize()) if view is not view._dataset else "", len(view))
+    key = (view._dataset.name, str(view._serialize()) if view is not view._dataset else "", len(view), *view.get_field_schema())
     if key not in _fields or time.monotonic() - _fields[key][0] > _CACHE_SECONDS:
         _fields.clear()
         _fields[key] = time.monotonic(), label_fields(view)
