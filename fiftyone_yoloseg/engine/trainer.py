@@ -298,11 +298,12 @@ class Trainer:
         )
 
     def _validate_best(self) -> Metrics:
+        wanted = self.world.from_main(lambda: bool(self.listeners))  # predictions of all images are worth memory only if somebody looks
         best = self.world.from_main(lambda: load_checkpoint(self.best))
         backend = TorchBackend(best.net, best.info, self.device)
         metrics = validate(
             backend, self.validation, self.names, self._val_settings(), progress=self.stop.check, loader=self.val_loader,
-            on_image=self.found.__setitem__ if self.listeners else None, world=self.world,
+            on_image=self.found.__setitem__ if wanted else None, world=self.world,
         )  # fmt: skip
         self.found = {index: instances for part in self.world.gather(self.found) for index, instances in part.items()}
         return metrics
