@@ -25,11 +25,15 @@ _PUBLIC = {
     "check": "bridge.check",
     "find_label_errors": "bridge.label_errors",
     "predict_out_of_fold": "bridge.out_of_fold",
+    "select_to_label": "bridge.select",
 }
-__all__ = ["__version__", *_PUBLIC]
+_MODULES = {"review": "bridge.review"}
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)

@@ -114,7 +114,9 @@ def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
     if report.empty:
         lines.append(f"{report.empty} predicted objects had no mask pixel and were left out")
     failed = [{"sample": p.sample_id, "reason": p.reason} for p in report.failed]
-    facts = {"field": report.field, "images": report.images, "objects": report.objects, "failed": failed}
+    if report.kept:
+        lines.append(f"{_count(report.kept, 'object')} that a person drew or changed there stay")
+    facts = {"field": report.field, "images": report.images, "objects": report.objects, "kept": report.kept, "failed": failed}
     return {"summary": _markdown(lines) + _listing([str(p) for p in report.failed], "could not be predicted"), **facts}
 
 
@@ -199,6 +201,26 @@ def find_label_errors(params: Params, progress: ProgressFn, should_stop: Callabl
     return _json({"summary": report.markdown(), **report.to_dict(cases=_LISTED)})
 
 
+def review(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from . import review_jobs
+
+    return _json(review_jobs.run(load_view(params), dict(params["options"]), progress, should_stop))
+
+
+def select_to_label(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .select import select_to_label, view_of
+
+    view, options = load_view(params), params["options"]
+    chosen = select_to_label(view, **options)
+    lines = [
+        f"**{_count(len(chosen.samples), 'image')}** with {_count(chosen.objects, 'object')}, of {_count(chosen.candidates, 'candidate')}",
+        f"Tagged `{chosen.tag}`" if chosen.tag else "Not tagged",
+    ]
+    shown = view_of(view._dataset, chosen, options["label_field"])._serialize()
+    facts = {"samples": chosen.samples, "labels": chosen.labels, "objects": chosen.objects, "candidates": chosen.candidates}
+    return _json({"summary": _markdown(lines), **facts, "scores": [pick.score for pick in chosen.picks], "view": shown})
+
+
 JOBS: dict[str, Job] = {
     "convert": convert,
     "import_labels": import_labels,
@@ -210,6 +232,8 @@ JOBS: dict[str, Job] = {
     "compare": compare,
     "export": export,
     "find_label_errors": find_label_errors,
+    "review": review,
+    "select_to_label": select_to_label,
 }
 
 

@@ -9,7 +9,8 @@ from .data_operators import Check, Convert
 from .evaluate_operator import Evaluate
 from .import_operator import ImportLabels
 from .model_operators import Export, Predict, Train, Validate
+from .review_operators import Review, SelectToLabel
 
 OPERATORS: tuple[type[JobOperator], ...] = (
-    Check, Convert, ImportLabels, Train, Validate, Predict, Evaluate, Compare, FindLabelErrors, Export,
+    Check, Convert, ImportLabels, Train, Validate, Predict, Evaluate, Compare, FindLabelErrors, SelectToLabel, Review, Export,
 )  # fmt: skip
