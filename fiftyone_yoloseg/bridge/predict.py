@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..config import PredictSettings, parse
 from ..data.images import read_image
 from ..errors import DataError, Stopped, UserError
@@ -112,6 +115,26 @@ def stream(predictor: Predictor, files: Sequence[str], size: int) -> Iterator[tu
     """(index of the first, what was found in each image or why it could not be read) batch by batch."""
     for at, images in _batches(files, size):
         yield at, _predict_each(predictor, images)
+
+
+def embed(view: Any, model: Any, **settings: Any) -> npt.NDArray[np.float32]:
+    """One vector for each sample of a view, in its order, (len(view), D): see `TorchBackend.embed`. settings: imgsz, batch, device, half, rect.
+
+    Raises UserError (no checkpoint, bad setting, an image that cannot be read).
+    """
+    from ..engine.predictor import Predictor
+
+    check_view(view)
+    wanted = parse(PredictSettings, {"batch": _BATCH, **settings})
+    predictor = Predictor(open_backend(model, wanted.device, wanted.half)[0], wanted)
+    ids, files = view.values(["id", "filepath"])
+    rows = []
+    for at, images in _batches(files, wanted.batch):
+        for sample_id, image in zip(ids[at:], images, strict=False):
+            if isinstance(image, UserError):
+                raise DataError(f"sample {sample_id}: {image}; leave it out of the view")
+        rows.append(predictor.embeddings([i for i in images if not isinstance(i, UserError)]))
+    return np.concatenate(rows)
 
 
 def _write(dataset: Any, field: str, labels: dict[str, list[Label] | None], overwrite: bool) -> int:

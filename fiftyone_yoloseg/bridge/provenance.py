@@ -75,7 +75,8 @@ def predicted_labels(instances: Instances, names: Names, author: Author, *, keep
     labels = [d.to_dict() for d in to_detections(instances, names).detections]
     common = author.attributes()
     for label, mask in zip(labels, (m for m in instances.masks if m.w), strict=True):
-        label.update(common, model_hash=fingerprint(label))
+        # plain bytes: bson's Binary is never equal to what MongoDB gives back
+        label.update(common, mask=bytes(label["mask"]), model_hash=fingerprint(label))
         if keep_masks:
             rle = masks.to_coco_rle(mask, instances.height, instances.width)
             label["model_mask"] = {"size": [instances.height, instances.width], "counts": rle["counts"].decode()}

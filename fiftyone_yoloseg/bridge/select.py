@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..engine.selection import Pick, Weights, image_uncertainty, object_uncertainty, select
 from ..errors import DataError, SettingsError
 from . import runs
+from .predict import embed
 from .views import check_view, label_path
 
 TAG = "to_label"
@@ -54,6 +55,7 @@ def select_to_label(
     label_field: str = "predictions",
     gt_field: str = runs.TRUTH,
     embeddings: str | npt.ArrayLike | None = None,
+    model: Any = None,
     weights: Mapping[str, float] | None = None,
     tag: str | None = TAG,
     seed: int = 0,
@@ -64,7 +66,8 @@ def select_to_label(
     chosen, and count for diversity and class balance.
     label_field: predictions with a confidence, and a `mask_certainty` in [0, 1] where a model gives one. A sample in which nothing was predicted has
     uncertainty 0 and is chosen for its diversity only.
-    embeddings: for diversity, name of a sample field with a vector, or an array (len(view), D) in the view's order; none: no diversity.
+    embeddings: for diversity, name of a sample field with a vector, or an array (len(view), D) in the view's order. model: or a checkpoint, whose own
+    features are then computed on every image of the view. Neither: no diversity.
     weights: of "uncertainty" (1), "diversity" (1) and "balance" (0.5).
     tag: put on the chosen samples, and with unit="objects" also on the objects; taken off the other samples and objects of the view. None: nothing is tagged.
     Raises UserError for a view, field or setting that cannot be used.
@@ -76,9 +79,11 @@ def select_to_label(
         raise SettingsError(f"unit={unit!r}: choose images or objects")
     if tag is not None and (not tag or not tag.strip()):
         raise SettingsError(f"tag={tag!r}: give a name, or None")
+    if model is not None and embeddings is not None:
+        raise SettingsError("give embeddings or a model to compute them, not both")
     how = _weights(weights or {})
     samples, labelled, counts = _read(view, label_field, gt_field)
-    vectors = _vectors(view, embeddings)
+    vectors = _vectors(view, embeddings if model is None else embed(view, model))
     open_ = [i for i in range(len(samples)) if not labelled[i]]
     if not open_:
         raise DataError(f"every sample of this view has ground truth in '{gt_field}': there is nothing left to label")

@@ -6,14 +6,16 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..config import DecodeSettings, PredictSettings
-from ..errors import SettingsError
+from ..errors import CheckpointError, SettingsError
 from ..geometry import letterbox
 from ..geometry.letterbox import Image, Letterbox
 from ..types import Backend, Instances, ModelInfo, RawOutput
 from .decode import decode
+from .torch_backend import TorchBackend
 
 
 class Stopwatch:
@@ -93,6 +95,15 @@ class Predictor:
             self.watch.lap("postprocess")
             self.watch.images += len(indices)
         return [result[i] for i in range(len(images))]
+
+    def embeddings(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+        """(H, W, 3) uint8 RGB images of any sizes -> (N, D), one vector an image, see `TorchBackend.embed`. Raises CheckpointError for an exported model."""
+        if not isinstance(self.backend, TorchBackend):
+            raise CheckpointError("embeddings need a checkpoint: an exported model gives only its outputs")
+        rows: dict[int, npt.NDArray[np.float32]] = {}
+        for indices, tensor, _ in self._batches(images):
+            rows.update(zip(indices, self.backend.embed(tensor).cpu().numpy(), strict=True))
+        return np.stack([rows[i] for i in range(len(images))]) if rows else np.zeros((0, 0), np.float32)
 
     def _batches(self, images: Sequence[Image]) -> Iterator[tuple[list[int], torch.Tensor, list[Letterbox]]]:
         """Images of one input size together."""

@@ -20,3 +20,9 @@ class TorchBackend:
     def __call__(self, images: torch.Tensor) -> RawOutput:
         pred, protos = self.net(images.to(self.device, self.dtype, memory_format=torch.channels_last))
         return RawOutput(pred.float(), protos.float())
+
+    @torch.inference_mode()
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) RGB float32 in [0, 1] -> (B, D) float32: the features that go into the head, averaged over the input, strides 8, 16, 32 in a row."""
+        levels = self.net.neck(*self.net.backbone(images.to(self.device, self.dtype, memory_format=torch.channels_last)))
+        return torch.cat([level.float().mean((2, 3)) for level in levels], 1)

@@ -9,14 +9,14 @@ from fiftyone.operators import types
 from fiftyone.operators.message import GeneratedMessage
 from fiftyone.operators.types import RiskLevel
 
-from ..bridge import runs
+from ..bridge import background, runs
 from ..bridge.jobs import Params, Result, view_params
 from ..bridge.review.fields import FIELD, TRUTH, check_reviewable, fields_of
 from ..bridge.select import TAG
 from ..bridge.views import check_view, label_path
 from ..config import PredictSettings
 from ..errors import UserError
-from .base import JobOperator, Steps, background
+from .base import JobOperator, Steps
 from .forms import Form
 
 _ACTIONS = {

@@ -40,6 +40,12 @@ def drawn(box: Rectangle, label: str = "cat") -> Any:
     return to_detection(rectangle(*box), label, H, W)
 
 
+def drawn_raw(box: Rectangle, label: str = "cat") -> dict[str, Any]:
+    """`drawn` as MongoDB holds it."""
+    found = drawn(box, label).to_dict()
+    return {**found, "mask": bytes(found["mask"])}
+
+
 def propose(dataset: Any, sample_id: str, objects: dict[Rectangle, float], cls: int = 0, field: str = "review") -> list[str]:
     """Pending objects with these confidences, as `prelabel` writes them. Returns their ids."""
     crops = [rectangle(*box) for box in objects]

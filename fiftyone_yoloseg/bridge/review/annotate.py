@@ -49,7 +49,9 @@ def annotate(
         raise UserError(f"anno_key={anno_key!r}: there is such an annotation run: load it and delete it, or give another anno_key")
     _check_server(backend, options)
     try:
-        return waiting.annotate(anno_key, label_field=field, label_type="instances", backend=backend, **options)
+        # provenance stays here: what a server does not know it cannot change
+        settings = {"label_type": "instances", "attributes": False, **options}
+        return waiting.annotate(anno_key, label_field=field, backend=backend, **settings)
     except ImportError as error:
         raise UserError(f"backend={backend!r} needs a package that is not installed: {error}") from None
     except Exception as error:  # whatever the server or its client says: a person must read it

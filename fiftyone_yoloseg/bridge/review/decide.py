@@ -177,8 +177,7 @@ def _decide(view: Any, label_ids: Iterable[str] | None, fields: Fields, target: 
             return {}
         after = [*labels_in(document, target), *good]
         left = {"detections": [label for label in pending if str(label["_id"]) not in out.moved]}
-        held = document.get(fields.pending) or {}
-        if target == fields.truth and SEEN in held and held[SEEN] == truth_state(document, fields.truth):
+        if target == fields.truth and SEEN in (document.get(fields.pending) or {}):
             left[SEEN] = state_of(after)  # our own additions are no surprise to the next call
         return {fields.pending: left, target: {"detections": after}}
 
