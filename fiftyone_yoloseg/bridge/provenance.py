@@ -33,7 +33,7 @@ from .pixels import box_crop, decode_mask, mask_crop, read_mask
 
 MODEL, HUMAN, EDITED = "model", "human", "edited"
 ORIGINS = (MODEL, HUMAN, EDITED)
-_FIELDS = {
+PROVENANCE_FIELDS = {
     "origin": fo.StringField,
     "checkpoint": fo.StringField,
     "run": fo.StringField,
@@ -87,7 +87,7 @@ def declare(dataset: Any, field: str, *, reviewed: bool = False) -> None:
     """Make a Detections field, if it is not there, whose provenance the App offers as filters."""
     if dataset.get_field(field) is None:
         dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    for name, kind in {**_FIELDS, **(REVIEW_FIELDS if reviewed else {})}.items():
+    for name, kind in {**PROVENANCE_FIELDS, **(REVIEW_FIELDS if reviewed else {})}.items():
         if dataset.get_field(f"{field}.detections.{name}") is None:
             dataset.add_sample_field(f"{field}.detections.{name}", kind)
 

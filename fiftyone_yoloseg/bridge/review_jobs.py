@@ -49,7 +49,7 @@ def _decided(function: Callable[..., review.Decision], view: Any, options: Resul
 
 def _edit(view: Any, options: Result) -> Result:
     waiting = review.annotate(view, "app", **options)
-    summary = f"**{len(waiting)} samples** have objects that wait, in the saved view `{VIEW}`. Open a sample and press its pencil to edit a mask; then accept."
+    summary = f"**{len(waiting)} samples** have objects that wait, in the saved view `{VIEW}`. Open a sample and edit its masks there; then accept."
     return {"summary": summary, "samples": len(waiting), "view_name": VIEW}
 
 

@@ -325,7 +325,14 @@ def test_hand_over(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no field 'review': run review.prelabel first"):
         fy.review.annotate(dataset)
     propose(dataset, dataset.first().id, {A: 0.9})
+    sample = dataset.last()
+    sample["ground_truth"] = fo.Detections(detections=[drawn(A, "dog")])
+    sample.save()
     assert len(fy.review.annotate(dataset)) == 1 and dataset.list_saved_views() == ["yoloseg review"]
+    schema = dataset.label_schemas["review"]  # without an active one the App edits nothing
+    assert dataset.active_label_schemas == ["review"] and schema["classes"] == ["cat", "dog"]
+    assert not {"origin", "checkpoint", "edit_iou"} & {attribute["name"] for attribute in schema["attributes"]}
+    assert len(fy.review.annotate(dataset)) == 1
     with pytest.raises(UserError, match="no sample of this view has an object"):
         fy.review.annotate(dataset.skip(1))
     for name in ("CVAT_URL", "CVAT_USERNAME", "CVAT_PASSWORD", "LABELSTUDIO_URL", "LABELSTUDIO_API_KEY"):
@@ -356,9 +363,9 @@ def test_hand_over(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda d: fy.review.reject(d, field="my field"), "letters, digits"),
         (lambda d: fy.review.prelabel(d, "no.pt", only="all"), "choose from empty, uncertain"),
         (lambda d: fy.review.prelabel(d, "no.pt", uncertain_below=2), "uncertain_below=2"),
-        (lambda d: fy.review.prelabel(d, "no.pt"), "no such file"),
+        (lambda d: fy.review.prelabel(d, "no.pt", "fresh"), "no such file"),
         (lambda d: fy.review.prelabel(d, "no.pt", "mine"), "this tool did not write"),
-        (lambda d: fy.review.prelabel(d, "no.pt", cof=1), "did you mean 'conf'"),
+        (lambda d: fy.review.prelabel(d, "no.pt", "fresh", cof=1), "did you mean 'conf'"),
         (lambda d: fy.review.status(d, "lines"), "holds Polylines"),
     ],
 )

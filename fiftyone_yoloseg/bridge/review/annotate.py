@@ -12,8 +12,9 @@ import fiftyone as fo
 
 from ...errors import DataError, UserError
 from .. import runs
+from ..provenance import PROVENANCE_FIELDS, REVIEW_FIELDS
 from ..views import check_view
-from .fields import FIELD, TRUTH, fields_of
+from .fields import FIELD, TRUTH, Fields, fields_of
 
 Backend = Literal["app", "cvat", "labelstudio"]
 VIEW = "yoloseg review"
@@ -27,8 +28,8 @@ def annotate(
 ) -> Any:
     """Open the pending objects of a view in an editor.
 
-    backend: "app" saves and returns the view "yoloseg review" of the samples with pending objects: open it in the App, whose mask editor changes them in
-    place. "cvat" and "labelstudio" upload them by `view.annotate(anno_key, ...)` as instances and return its results; get the edits back with
+    backend: "app" saves and returns the view "yoloseg review" of the samples with pending objects, and makes the field editable in the App (an active label
+    schema with the classes of both fields), whose mask editor changes the objects in place. "cvat" and "labelstudio" upload them by `view.annotate(anno_key, ...)` as instances and return its results; get the edits back with
     `dataset.load_annotations(anno_key)`. options: of `view.annotate`, such as url, username, password, api_key, classes, task_size.
     Raises UserError where there is nothing pending, no credentials are configured, no server answers or refuses, or a package is missing.
     """
@@ -40,6 +41,7 @@ def annotate(
     if backend == "app":
         if options:
             raise UserError(f"backend='app' takes no {', '.join(options)}")
+        _make_editable(view._dataset, fields)
         view._dataset.save_view(VIEW, waiting, description=f"objects in '{field}' that wait for a decision", overwrite=True)
         return waiting
     if backend not in _NEEDED:
@@ -56,6 +58,20 @@ def annotate(
         raise UserError(f"backend={backend!r} needs a package that is not installed: {error}") from None
     except Exception as error:  # whatever the server or its client says: a person must read it
         raise UserError(f"{backend} did not take the objects: {type(error).__name__}: {error}") from error
+
+
+def _make_editable(dataset: Any, fields: Fields) -> None:
+    """The App edits only fields that have an active label schema. One that a person made stays as it is."""
+    if fields.pending not in dataset.label_schemas:
+        schema = dataset.generate_label_schemas(fields.pending)
+        # what is provenance is not for a person to fill in
+        schema["attributes"] = [a for a in schema["attributes"] if a["name"] not in (*PROVENANCE_FIELDS, *REVIEW_FIELDS)]
+        known = set(schema.get("classes") or ())
+        if dataset.get_field(fields.truth) is not None:
+            known |= set(dataset.distinct(f"{fields.truth}.detections.label"))
+        schema |= {"classes": sorted(known), "component": "dropdown"}
+        dataset.update_label_schema(fields.pending, schema)
+    dataset.activate_label_schemas(fields.pending)
 
 
 def _check_server(backend: str, options: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...config import PredictSettings, parse
 from ...errors import DataError, SettingsError, Stopped
+from ...geometry.masks import Crop
 from ...types import Instances, ProgressFn
 from .. import predict, runs
 from ..atomic import Document, change, labels_in
@@ -132,13 +133,10 @@ def _write(
             return {}  # written already; what happened to it since is somebody else's doing
         mine = [] if overwrite else [label for label in there if origin_of(label) != MODEL]
         taken = [crop_of(label, size) for label in [*mine, *truth]]
-        rejected = labels_in(document, fields.rejected)
-        new = [
-            label
-            for label in labels
-            if overlaps(label, taken, size, SAME) is None
-            and overlaps(label, [crop_of(r, size) for r in rejected if r.get("label") == label["label"]], size, SAME) is None
-        ]
+        refused: dict[Any, list[Crop]] = {}
+        for label in labels_in(document, fields.rejected):
+            refused.setdefault(label.get("label"), []).append(crop_of(label, size))
+        new = [label for label in labels if overlaps(label, [*taken, *refused.get(label["label"], [])], size, SAME) is None]
         done[sample_id] = len(new), len(labels) - len(new)
         return {fields.pending: {"detections": [*mine, *new], SEEN: truth_state(document, fields.truth)}}
 
