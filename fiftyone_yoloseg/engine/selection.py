@@ -158,7 +158,8 @@ class _Rarity:
     def scores(self) -> Array:
         if self.classes is None or not self.classes.size:
             return np.zeros(self.n)
-        return np.where(self.classes >= 0.5, self._rarity(), 0.0).max(1) / self.scale
+        rarest: Array = np.where(self.classes >= 0.5, self._rarity(), 0.0).max(1)
+        return rarest / self.scale
 
     def take(self, index: int) -> None:
         if self.classes is not None:

@@ -176,7 +176,7 @@ def _decide(view: Any, label_ids: Iterable[str] | None, fields: Fields, target: 
         if not good:
             return {}
         after = [*labels_in(document, target), *good]
-        left = {"detections": [label for label in pending if str(label["_id"]) not in out.moved]}
+        left: Document = {"detections": [label for label in pending if str(label["_id"]) not in out.moved]}
         if target == fields.truth and SEEN in (document.get(fields.pending) or {}):
             left[SEEN] = state_of(after)  # our own additions are no surprise to the next call
         return {fields.pending: left, target: {"detections": after}}
