@@ -116,6 +116,14 @@ def read_mask(path: str) -> npt.NDArray[np.uint8]:
 
 _NPY = re.compile(rb"\{'descr': '(\|b1|\|u1)', 'fortran_order': (False|True), 'shape': \((\d+), (\d+)\), \} *\n")
 _NPY_START = b"\x93NUMPY\x01\x00"
+_LEVEL = 1  # of compression: masks are long runs, which any level makes small
+
+
+def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
+    """A (h, w) mask as FiftyOne stores arrays, for `decode_mask`."""
+    header = b"{'descr': '|b1', 'fortran_order': False, 'shape': (%d, %d), }" % mask.shape
+    header += b" " * (-(len(_NPY_START) + 3 + len(header)) % 64) + b"\n"  # the data begins at a multiple of 64
+    return zlib.compress(_NPY_START + len(header).to_bytes(2, "little") + header + np.ascontiguousarray(mask).tobytes(), _LEVEL)
 
 
 def decode_mask(data: bytes) -> npt.NDArray[Any]:

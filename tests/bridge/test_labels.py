@@ -161,3 +161,32 @@ def test_a_polyline_has_a_shape_for_each_part_and_each_hole() -> None:
         round((max(x for x, _ in s) - min(x for x, _ in s)) * (max(y for _, y in s) - min(y for _, y in s)) * W * H) for s in shapes
     )
     assert areas == [1, 1, 25, 49]
+
+
+def test_labels_for_the_database_are_those_that_fiftyone_would_write() -> None:
+    from datetime import datetime
+
+    from fiftyone_yoloseg.bridge.pixels import decode_mask
+    from fiftyone_yoloseg.bridge.provenance import MODEL, Author, fingerprint, origin_of, predicted_labels
+
+    crops = [
+        masks.from_bitmap(bitmap(3, 8, 16, 20)),
+        masks.EMPTY,
+        masks.from_bitmap(bitmap(0, 0, W, H, 1)),
+        masks.from_bitmap(bitmap(59, 39, 1, 1)),
+    ]
+    boxes, n = np.array([c.box for c in crops], np.float32), len(crops)
+    found = Instances(H, W, boxes, np.linspace(0.9, 0.1, n).astype(np.float32), np.arange(n), crops)
+    names, author = {i: f"class {i}" for i in range(n)}, Author("0123456789ab", "run", datetime(2026, 1, 2))
+    wanted = [d.to_dict() for d in to_detections(found, names).detections]
+    made = predicted_labels(found, names, author, keep_masks=True)
+    assert len(made) == len(wanted) == 3
+    for ours, theirs in zip(made, wanted, strict=True):
+        own = {"origin": "model", "checkpoint": "0123456789ab", "run": "run", "predicted_at": datetime(2026, 1, 2)}
+        assert set(ours) - set(theirs) == {*own, "model_hash", "model_mask"} and set(theirs) <= set(ours)
+        assert {k: ours[k] for k in own} == own
+        assert all(ours[k] == theirs[k] for k in set(theirs) - {"_id", "mask"}) and type(ours["_id"]) is type(theirs["_id"])
+        np.testing.assert_array_equal(decode_mask(ours["mask"]), decode_mask(bytes(theirs["mask"])))
+        np.testing.assert_array_equal(fo.Detection.from_dict(dict(ours)).mask, decode_mask(ours["mask"]))
+        assert origin_of(ours) == MODEL and ours["model_hash"] == fingerprint({**ours, "mask": bytes(theirs["mask"])})
+        assert fingerprint({**ours, "label": "other"}) != ours["model_hash"]

@@ -67,8 +67,9 @@ def _make_editable(dataset: Any, fields: Fields) -> None:
         # what is provenance is not for a person to fill in
         schema["attributes"] = [a for a in schema["attributes"] if a["name"] not in (*PROVENANCE_FIELDS, *REVIEW_FIELDS)]
         known = set(schema.get("classes") or ())
-        if dataset.get_field(fields.truth) is not None:
-            known |= set(dataset.distinct(f"{fields.truth}.detections.label"))
+        for name in (fields.pending, fields.truth):
+            if dataset.get_field(name) is not None:
+                known |= set(dataset.distinct(f"{name}.detections.label"))
         schema |= {"classes": sorted(known), "component": "dropdown"}
         dataset.update_label_schema(fields.pending, schema)
     dataset.activate_label_schemas(fields.pending)
