@@ -70,6 +70,7 @@ def predict_out_of_fold(
         total.images += report.images
         total.objects += report.objects
         total.empty += report.empty
+        total.kept += report.kept
         total.failed += report.failed
     # in place of what the last fold remembered: no single model wrote the field
     runs.remember(view, "predict", label_field, model=None, sha256=None, folds=models, classes=classes, settings={"conf": conf})
