@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms as torchvision_nms
 
 from ..geometry import masks
 from ..geometry.boxes import cxcywh_to_xyxy
 from ..geometry.letterbox import Letterbox
 from ..nn.head import MASKS
 from ..types import CropMask, Instances, RawOutput
+from .nms import nms
 
 MAX_CANDIDATES = 30_000
 CLASS_OFFSET = 16384.0
@@ -70,7 +70,7 @@ def _nms(pred: Tensor, conf: float, iou: float, max_det: int, classes: Sequence[
     boxes = cxcywh_to_xyxy(pred[:4, anchor].T)
     # in double precision, because float32 has no room for the corners beside the offset of a high class
     apart = boxes.double() + (0 if agnostic else cls[:, None] * CLASS_OFFSET)
-    keep = torchvision_nms(apart, score.double(), iou)[:max_det]
+    keep = nms(apart, score.double(), iou)[:max_det]
     return torch.cat((boxes[keep], score[keep, None], cls[keep, None].to(boxes.dtype), pred[-MASKS:, anchor[keep]].T), 1)
 
 

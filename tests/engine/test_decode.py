@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from fiftyone_yoloseg.engine import decode as module
 from fiftyone_yoloseg.engine.decode import CLASS_OFFSET, assemble_masks, decode
+from fiftyone_yoloseg.engine.nms import nms
 from fiftyone_yoloseg.geometry import letterbox, masks
 from fiftyone_yoloseg.geometry.letterbox import Letterbox
 from fiftyone_yoloseg.types import Instances, RawOutput
@@ -236,3 +239,16 @@ def test_memory_does_not_grow_with_detections_times_pixels(share: float) -> None
     finally:
         tracemalloc.stop()
     assert peak < 60e6, f"{peak / 1e6:.0f} MB"
+
+
+def test_nms_is_torchvisions_and_is_had_without_its_package() -> None:
+    """Importing the package takes longer than importing torch."""
+    code = "import sys, fiftyone_yoloseg.engine.trainer as t, fiftyone_yoloseg.engine.nms as n; n._operator(); print('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    import torchvision.ops
+
+    generator = torch.Generator().manual_seed(0)
+    corner, side = torch.rand(200, 2, generator=generator) * 50, torch.rand(200, 2, generator=generator) * 30
+    boxes, scores = torch.cat((corner, corner + side), 1), torch.rand(200, generator=generator)
+    assert nms(boxes, scores, 0.5).tolist() == torchvision.ops.nms(boxes, scores, 0.5).tolist()
