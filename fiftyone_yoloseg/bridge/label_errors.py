@@ -217,7 +217,7 @@ def _save_views(view: Any, report: LabelErrorReport) -> dict[str, str]:
     for name in dataset.list_saved_views():
         if name.startswith(PREFIX):
             dataset.delete_saved_view(name)
-    saved = {}
+    saved: dict[str, str] = {}
     for kind in report.counts:
         cases = report.of(kind)
         if not cases:
