@@ -12,6 +12,7 @@ predictions of at least 0.05) drawn by chance would reach.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import sys
@@ -358,6 +359,8 @@ def main(seeds: list[int]) -> None:
         start = time.perf_counter()
         runs.append(precision_at_k(done, found))
         seconds += time.perf_counter() - start
+    with contextlib.redirect_stdout(sys.stderr):  # FiftyOne has things to say
+        database = through_fiftyone(done, found, dict(coco.names))
     val = list(plain.splits["val"])
     predicted = predict_shapes(val)
     real = [precision_at_k(corrupt(val, len(plain.names), np.random.default_rng(seed)), predicted) for seed in seeds]
@@ -371,7 +374,7 @@ def main(seeds: list[int]) -> None:
                     "images a second": round(len(images) * len(seeds) / seconds),
                     **summary(runs),
                 },
-                "coco_tiny through FiftyOne": through_fiftyone(done, found, dict(coco.names)),
+                "coco_tiny through FiftyOne": database,
                 "shapes": {
                     "predictions": "real: peer/yolov8n-seg-shapes.pt on the validation images, which it was not trained on",
                     "images": len(val), "objects": sum(len(r.instances) for r in val), **summary(real),

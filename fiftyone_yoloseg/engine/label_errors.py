@@ -6,7 +6,7 @@ them - is judged at the end over all images (`LabelErrors.suspects`). With u the
 - missing: conf * (1 - min(1, e / 0.5)) of a prediction; e is the larger of its best u with any label and the share of its pixels that lie on labels of
   its class. Of predictions that overlap by u >= 0.5 the most confident one stands for all.
 - spurious: (1 - s) * (1 - (1 - m) * (1 - c)) of a label. s, its support, is the larger of the best conf * min(1, u / 0.5) over predictions of any class
-  and the mean over its pixels of the highest conf of its class there. m is the mean support that labels of this size have: what the model seldom finds is
+  and the mean over its pixels of the highest conf of its class there, over 0.25 and at most 1. m is the mean support that labels of this size have: what the model seldom finds is
   no reason. c is the mean over its pixels of the highest conf of a prediction that has another label (u >= 0.5): they belong to something else.
 - wrong_class: conf * (1 - own) of a label and a prediction of another class with u >= 0.5 that has no label of its own class (u >= 0.5); own is
   the highest conf of the label's class with u >= 0.5.
@@ -39,7 +39,7 @@ from ..geometry.masks import Crop
 from ..types import CropMask, ImageRecord, Instances
 
 KINDS: tuple[LabelErrorKind, ...] = get_args(LabelErrorKind)
-SAME, ALIKE, INSIDE, APART, GAIN, DOUBT = 0.5, 0.3, 0.7, 0.3, 0.1, 3.0
+SAME, ALIKE, INSIDE, APART, GAIN, DOUBT, ENOUGH = 0.5, 0.3, 0.7, 0.3, 0.1, 3.0, 0.25
 LOW_CONF = 0.05
 """Predictions below do not count at all."""
 _LEAST_SPREAD = 0.002
@@ -185,8 +185,9 @@ class Evidence:
             area = float(self.label_areas[j])
             near = np.flatnonzero(self.same[:, j] & (self.shared[:, j] > 0)).tolist()
             support = float((self.conf * np.minimum(1.0, self.iou[:, j] / SAME)).max(initial=0.0))
-            if support < 1:
+            if support < ENOUGH:
                 support = max(support, _painted(self.label_crops[j], [(self.crops[i], float(self.conf[i])) for i in near]))
+            support = min(1.0, support / ENOUGH)
             others = np.flatnonzero(taken & (home != j) & (self.shared[:, j] > 0)).tolist()
             elsewhere = _painted(self.label_crops[j], [(self.crops[i], float(self.conf[i])) for i in others])
             label = _Label(index, area, support, elsewhere)
