@@ -5,8 +5,8 @@ them - is judged at the end over all images (`LabelErrors.suspects`). With u the
 
 - missing: conf * (1 - min(1, e / 0.5)) of a prediction; e is the larger of its best u with any label and the share of its pixels that lie on labels of
   its class. Of predictions that overlap by u >= 0.5 the most confident one stands for all.
-- spurious: (1 - s) * (1 - (1 - m) * (1 - c)) of a label. s, its support, is the larger of the best conf * min(1, u / 0.5) over predictions of any class
-  and the mean over its pixels of the highest conf of its class there, over 0.25 and at most 1. m is the mean support that labels of this size have: what the model seldom finds is
+- spurious: (1 - s) * (1 - (1 - m) * (1 - c)) of a label with s < 0.25. s, its support, is the larger of the best conf * min(1, u / 0.5) over predictions of any class
+  and the mean over its pixels of the highest conf of its class there. m is the mean support that labels of this size have: what the model seldom finds is
   no reason. c is the mean over its pixels of the highest conf of a prediction that has another label (u >= 0.5): they belong to something else.
 - wrong_class: conf * (1 - own) of a label and a prediction of another class with u >= 0.5 that has no label of its own class (u >= 0.5); own is
   the highest conf of the label's class with u >= 0.5.
@@ -185,9 +185,8 @@ class Evidence:
             area = float(self.label_areas[j])
             near = np.flatnonzero(self.same[:, j] & (self.shared[:, j] > 0)).tolist()
             support = float((self.conf * np.minimum(1.0, self.iou[:, j] / SAME)).max(initial=0.0))
-            if support < ENOUGH:
+            if support < 1:
                 support = max(support, _painted(self.label_crops[j], [(self.crops[i], float(self.conf[i])) for i in near]))
-            support = min(1.0, support / ENOUGH)
             others = np.flatnonzero(taken & (home != j) & (self.shared[:, j] > 0)).tolist()
             elsewhere = _painted(self.label_crops[j], [(self.crops[i], float(self.conf[i])) for i in others])
             label = _Label(index, area, support, elsewhere)
@@ -240,6 +239,7 @@ class LabelErrors:
         image, index, area, support, elsewhere, prediction, gap, trust, iou = rows.T
         size = np.log(area)
         spurious = (1 - support) * (1 - (1 - typical(size, support, size, np.mean)) * (1 - elsewhere))
+        spurious[support >= ENOUGH] = 0
         sloppy = np.zeros(len(rows))
         own = np.flatnonzero(np.isfinite(gap))
         if len(own):
