@@ -12,8 +12,11 @@ predictions of at least 0.05) drawn by chance would reach.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -289,6 +292,47 @@ def explained(done: Corrupted, found: Sequence[Instances], truth: list[tuple[int
     return sum(any(lies_on(m, o.mask) for m in found[i].masks) for i, _, o in truth)
 
 
+def through_fiftyone(done: Corrupted, found: Sequence[Instances], names: dict[int, str], times: tuple[int, ...] = (1, 5)) -> dict[str, Any]:
+    """fy.find_label_errors on the samples, once and several times over: seconds, and by how much the process grows."""
+    import fiftyone as fo
+    import psutil
+
+    from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
+    from fiftyone_yoloseg.bridge.label_errors import find_label_errors
+    from fiftyone_yoloseg.bridge.labels import record_to_detections, to_detections
+
+    use_private_database(tempfile.mkdtemp(prefix="yoloseg-benchmark-db-"))  # MongoDB outlives this function
+    ensure_database()
+    fo.config.show_progress_bars = False
+    process, out = psutil.Process(), {}
+    for n in times:
+        dataset = fo.Dataset()
+        for _ in range(n):
+            samples = [fo.Sample(filepath=str(r.path)) for r in done.records]
+            for sample, record, instances_ in zip(samples, done.records, found, strict=True):
+                sample["ground_truth"], sample["predictions"] = record_to_detections(record, names), to_detections(instances_, names)
+            dataset.add_samples(samples, progress=False)
+        del samples
+        gc.collect()
+        before, peak = process.memory_info().rss, 0
+
+        def watch(share: float, label: str) -> None:
+            nonlocal peak
+            peak = max(peak, process.memory_info().rss)
+
+        start = time.perf_counter()
+        report = find_label_errors(dataset, progress=watch)
+        out[f"{len(dataset)} images"] = {
+            "seconds": round(time.perf_counter() - start, 2), "grown by MB at most": round((peak - before) / 1e6, 1), "counts": report.counts,
+        }  # fmt: skip
+        if n == times[0]:
+            start = time.perf_counter()
+            written = find_label_errors(dataset, write=True, save_views=True).written
+            out[f"{len(dataset)} images"]["seconds with attributes and views"] = round(time.perf_counter() - start, 2)
+            out[f"{len(dataset)} images"]["labels written"] = written
+    return out
+
+
 def summary(runs: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for kind in KINDS:
@@ -307,7 +351,6 @@ def summary(runs: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
 def main(seeds: list[int]) -> None:
     coco, plain = coco_tiny(), shapes()
     images = [r for records in coco.splits.values() for r in records]
-    start = time.perf_counter()
     runs, seconds = [], 0.0
     for seed in seeds:
         rng = np.random.default_rng(seed)
@@ -316,6 +359,8 @@ def main(seeds: list[int]) -> None:
         start = time.perf_counter()
         runs.append(precision_at_k(done, found))
         seconds += time.perf_counter() - start
+    with contextlib.redirect_stdout(sys.stderr):  # FiftyOne has things to say
+        database = through_fiftyone(done, found, dict(coco.names))
     val = list(plain.splits["val"])
     predicted = predict_shapes(val)
     real = [precision_at_k(corrupt(val, len(plain.names), np.random.default_rng(seed)), predicted) for seed in seeds]
@@ -329,6 +374,7 @@ def main(seeds: list[int]) -> None:
                     "images a second": round(len(images) * len(seeds) / seconds),
                     **summary(runs),
                 },
+                "coco_tiny through FiftyOne": database,
                 "shapes": {
                     "predictions": "real: peer/yolov8n-seg-shapes.pt on the validation images, which it was not trained on",
                     "images": len(val), "objects": sum(len(r.instances) for r in val), **summary(real),

@@ -5,7 +5,7 @@ them - is judged at the end over all images (`LabelErrors.suspects`). With u the
 
 - missing: conf * (1 - min(1, e / 0.5)) of a prediction; e is the larger of its best u with any label and the share of its pixels that lie on labels of
   its class. Of predictions that overlap by u >= 0.5 the most confident one stands for all.
-- spurious: (1 - s) * (1 - (1 - m) * (1 - c)) of a label. s, its support, is the larger of the best conf * min(1, u / 0.5) over predictions of any class
+- spurious: (1 - s) * (1 - (1 - m) * (1 - c)) of a label with s < 0.25. s, its support, is the larger of the best conf * min(1, u / 0.5) over predictions of any class
   and the mean over its pixels of the highest conf of its class there. m is the mean support that labels of this size have: what the model seldom finds is
   no reason. c is the mean over its pixels of the highest conf of a prediction that has another label (u >= 0.5): they belong to something else.
 - wrong_class: conf * (1 - own) of a label and a prediction of another class with u >= 0.5 that has no label of its own class (u >= 0.5); own is
@@ -39,7 +39,7 @@ from ..geometry.masks import Crop
 from ..types import CropMask, ImageRecord, Instances
 
 KINDS: tuple[LabelErrorKind, ...] = get_args(LabelErrorKind)
-SAME, ALIKE, INSIDE, APART, GAIN, DOUBT = 0.5, 0.3, 0.7, 0.3, 0.1, 3.0
+SAME, ALIKE, INSIDE, APART, GAIN, DOUBT, ENOUGH = 0.5, 0.3, 0.7, 0.3, 0.1, 3.0, 0.25
 LOW_CONF = 0.05
 """Predictions below do not count at all."""
 _LEAST_SPREAD = 0.002
@@ -239,6 +239,7 @@ class LabelErrors:
         image, index, area, support, elsewhere, prediction, gap, trust, iou = rows.T
         size = np.log(area)
         spurious = (1 - support) * (1 - (1 - typical(size, support, size, np.mean)) * (1 - elsewhere))
+        spurious[support >= ENOUGH] = 0
         sloppy = np.zeros(len(rows))
         own = np.flatnonzero(np.isfinite(gap))
         if len(own):

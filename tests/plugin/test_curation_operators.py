@@ -12,6 +12,7 @@ from fiftyone.operators.executor import ExecutionContext, Executor  # noqa: E402
 
 from fiftyone_yoloseg.errors import UserError  # noqa: E402
 from fiftyone_yoloseg.plugin.curation_operators import FindLabelErrors  # noqa: E402
+from fiftyone_yoloseg.plugin.forms import forget_fields  # noqa: E402
 
 
 def context(dataset: Any, app: bool = False, **params: Any) -> Any:
@@ -47,6 +48,7 @@ def test_forms(predicted: Any) -> None:
     assert "did you mean 'min_score'" in problems(predicted, min_scor=0.2)["unknown_min_scor"]
     assert "no field 'nope'" in problems(predicted, pred_field="nope")["pred_field"]
     predicted.delete_sample_field("predictions")
+    forget_fields()
     assert "predict first" in problems(predicted)["problem"]
 
 
