@@ -175,6 +175,7 @@ def test_folds_share_nothing(labelled: Any) -> None:
         fy.predict_out_of_fold(labelled, folds=1)
 
 
+@pytest.mark.slow
 def test_every_sample_is_predicted_by_a_model_that_has_not_seen_it(coco: Any, tmp_path: Path) -> None:
     labels = coco.values("ground_truth.detections.id")
     shares: list[float] = []
