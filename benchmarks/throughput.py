@@ -25,7 +25,7 @@ BATCH = 8
 
 
 def main() -> None:
-    images, epochs = (int(v) for v in (sys.argv[1:] + ["48", "3"][len(sys.argv) - 1 :]))
+    images, epochs = (int(v) for v in (sys.argv[1:] + ["32", "3"][len(sys.argv) - 1 :]))
     data = coco_tiny()
     data = replace(data, splits={"train": data.splits["train"][:images], "val": data.splits["val"][:1]})
     report = {}

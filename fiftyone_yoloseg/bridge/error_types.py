@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..engine.error_types import KINDS, ErrorTypes, Kind
 from ..errors import DataError, UserError
-from ..types import ImageRecord, Instances, ProgressFn
+from ..types import ImageRecord, ProgressFn
 from .label_attributes import check_key, clear_attributes, save_views, write_attributes
-from .objects import Problem, RawSample, Reader, ReadObject, Size
-from .raw import RawPair, raw_pairs
-from .read import read_sizes
+from .objects import Problem, RawSample, Reader
+from .raw import object_attributes
+from .read import as_instances, sized_pairs
 from .views import check_view, label_path
-
-_CHUNK = 64
-_KEYS = ("_id", "label", "iscrowd", "confidence", "bounding_box", "mask", "mask_path", "points", "filled")
 
 
 @dataclass(slots=True)
@@ -66,7 +59,7 @@ def error_types(
     reader, errors, left_out = Reader({name: i for i, name in enumerate(names)}, "skip"), ErrorTypes(len(names)), list[Problem]()
     ids: list[tuple[str, list[str], list[str]]] = []
     total = len(view) if progress else 0
-    for pair, size in _pairs(view, paths):
+    for pair, size in sized_pairs(view, *(object_attributes(path) for path in paths)):
         if isinstance(size, UserError):
             left_out.append(Problem(str(pair.id), pair.path, str(size)))
             continue
@@ -77,7 +70,7 @@ def error_types(
         if any(o.confidence is None for o in found):
             raise DataError(f"field '{pred_field}': predictions of sample {pair.id} have no confidence, which AP needs")
         record = ImageRecord(Path(pair.path), *size, tuple(o.record() for o in truth))
-        errors.add(len(ids), record, _instances(found, size))
+        errors.add(len(ids), record, as_instances(found, size))
         ids.append((str(pair.id), [o.id for o in truth], [o.id for o in found]))
         if progress:
             progress(0.9 * len(ids) / max(total, 1), f"{len(ids)} of {total} samples, {len(errors.errors)} errors")
@@ -102,16 +95,3 @@ def error_types(
     if progress:
         progress(1.0, report.summary().splitlines()[0])
     return report
-
-
-def _pairs(view: Any, paths: Sequence[str]) -> Iterator[tuple[RawPair, Size | UserError]]:
-    stream = raw_pairs(view, *([f"{path}.{name}" for name in _KEYS] for path in paths))
-    while chunk := list(islice(stream, _CHUNK)):
-        yield from zip(chunk, read_sizes([pair.path for pair in chunk]), strict=True)
-
-
-def _instances(found: Sequence[ReadObject], size: Size) -> Instances:
-    records = [o.record() for o in found]
-    boxes = np.array([r.box for r in records], np.float32).reshape(-1, 4)
-    confidences = np.array([o.confidence for o in found], np.float32)
-    return Instances(*size, boxes, confidences, np.array([o.cls for o in found], np.int64), [r.mask for r in records])

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from bson import ObjectId
 
 from ..config import LabelErrorSettings, parse
 from ..config.values import LabelErrorKind
 from ..engine.label_errors import KINDS, LabelErrors, Suspect
 from ..errors import DataError, Stopped, UserError
-from ..types import ImageRecord, InstanceRecord, Instances, ProgressFn
+from ..types import ImageRecord, ProgressFn
 from . import runs
+from .label_attributes import clear_attributes, write_attributes
 from .label_error_report import LabelErrorCase, LabelErrorReport
-from .objects import Problem, RawSample, Reader, Size
-from .raw import samples_of_fields
-from .read import read_sizes
+from .objects import Problem, RawSample, Reader, ReadObject, Size
+from .raw import RawPair, object_attributes
+from .read import as_instances, sized_pairs
 from .views import check_view, label_path
 
 PREFIX = "yoloseg label errors: "
 """Saved views whose name begins so belong to the search, which replaces them."""
 KIND, SCORE = "label_error", "label_error_score"
 """Attributes that are written to labels."""
-_CHUNK, _WRITE = 64, 5000
+_CHUNK = 64
 
 
 def find_label_errors(
@@ -58,19 +55,19 @@ def find_label_errors(
     labels = {x for path in paths for x in view.distinct(f"{path}.label") if x is not None}
     names = sorted(labels)
     search = _Search(names, wanted, gt_field, pred_field)
-    samples, total = samples_of_fields(view, (gt_field, pred_field)), len(view)
-    for done, (truth, predicted), size in _with_sizes(samples):
+    total = len(view)
+    for done, (pair, size) in enumerate(sized_pairs(view, *(object_attributes(path) for path in paths))):
         if should_stop and should_stop():
             raise Stopped(f"the search for label errors was stopped after {done} of {total} samples; nothing was written")
         if progress and done % _CHUNK == 0:
             progress(0.95 * done / total, f"{done} of {total} samples, {search.errors.labels} labels")
-        search.add(truth, predicted, size)
+        search.add(pair, size)
     if not search.ids:
         raise DataError(f"no sample of this view can be read, the first: {search.skipped[0]}")
     report = search.report(view)
     report.notes += _trained_here(view, pred_field)
     if wanted.write:
-        _write(view, report, paths, [x.sample for x in search.ids])
+        _write(view, report, paths)
     if wanted.save_views:
         report.views = _save_views(view, report)
     if progress:
@@ -101,7 +98,8 @@ class _Search:
         self.skipped: list[Problem] = []
         self.dropped: list[Problem] = []
 
-    def add(self, truth: RawSample, predicted: RawSample, size: Size | UserError) -> None:
+    def add(self, pair: RawPair, size: Size | UserError) -> None:
+        truth, predicted = (RawSample(str(pair.id), pair.path, labels) for labels in (pair.truth, pair.found))
         if isinstance(size, UserError):
             self.skipped.append(Problem(truth.id, truth.path, str(size)))
             return
@@ -117,10 +115,9 @@ class _Search:
                 "Label errors are judged by confident predictions: write them with fy.predict, or with their confidences"
             )
         self.dropped += [*dropped, *more]
-        labels = [x.record() for x in objects]
-        predictions = sorted((x.record() for x in found), key=lambda x: -(x.confidence or 0.0))
-        self.errors.add(ImageRecord(Path(truth.path), *size, tuple(labels), truth.id), _instances(size, predictions))
-        self.ids.append(_Ids(truth.id, *_packed(labels), *_packed(predictions)))
+        found.sort(key=lambda x: -(x.confidence or 0.0))
+        self.errors.add(ImageRecord(Path(truth.path), *size, tuple(x.record() for x in objects), truth.id), as_instances(found, size))
+        self.ids.append(_Ids(truth.id, *_packed(objects), *_packed(found)))
 
     def report(self, view: Any) -> LabelErrorReport:
         wanted = self.wanted
@@ -153,22 +150,8 @@ class _Search:
         )
 
 
-def _with_sizes(samples: Iterator[list[RawSample]]) -> Iterator[tuple[int, list[RawSample], Size | UserError]]:
-    done = 0
-    while chunk := list(islice(samples, _CHUNK)):
-        for pair, size in zip(chunk, read_sizes([of_field[0].path for of_field in chunk]), strict=True):
-            yield done, pair, size
-            done += 1
-
-
-def _instances(size: Size, predictions: Sequence[InstanceRecord]) -> Instances:
-    boxes = np.array([p.box for p in predictions], np.float32).reshape(-1, 4)
-    confidences = np.array([p.confidence for p in predictions], np.float32)
-    return Instances(*size, boxes, confidences, np.array([p.cls for p in predictions], np.int64), [p.mask for p in predictions])
-
-
-def _packed(objects: Sequence[InstanceRecord]) -> tuple[bytes, array[int]]:
-    return b"".join(bytes.fromhex(str(x.source_id)) for x in objects), array("i", (x.cls for x in objects))
+def _packed(objects: Sequence[ReadObject]) -> tuple[bytes, array[int]]:
+    return b"".join(bytes.fromhex(x.id) for x in objects), array("i", (x.cls for x in objects))
 
 
 def _unpacked(ids: bytes, i: int) -> str:
@@ -190,25 +173,16 @@ def _trained_here(view: Any, pred_field: str) -> list[str]:
     return []
 
 
-def _write(view: Any, report: LabelErrorReport, paths: Sequence[str], samples: Sequence[str]) -> None:
-    """Replace the attributes of an earlier search on all samples that were examined. A label with several cases gets the highest score."""
-    dataset = view._dataset
-    for path in paths:
-        for start in range(0, len(samples), _WRITE):
-            ids = [ObjectId(x) for x in samples[start : start + _WRITE]]
-            old = {"_id": {"$in": ids}, "$or": [{f"{path}.{name}": {"$exists": True}} for name in (KIND, SCORE)]}
-            dataset._sample_collection.update_many(old, {"$unset": {f"{path}.$[].{name}": "" for name in (KIND, SCORE)}})
-    kinds: list[dict[str, dict[str, Any]]] = [{}, {}]
+def _write(view: Any, report: LabelErrorReport, paths: Sequence[str]) -> None:
+    """Replace the attributes of an earlier search. A label with several cases gets the highest score."""
+    clear_attributes(view, paths, (KIND, SCORE))
+    found: list[dict[str, tuple[str, str, dict[str, Any]]]] = [{}, {}]
     for case in reversed(report.cases):
         missing = case.kind == "missing"
         for label in case.prediction_ids[:1] if missing else case.label_ids:
-            kinds[missing][label] = {"sample_id": case.sample_id, "label_id": label, KIND: case.kind, SCORE: case.score}
-    for path, found in zip(paths, kinds, strict=True):
-        for name in (KIND, SCORE) if found else ():
-            values = [{"sample_id": x["sample_id"], "label_id": x["label_id"], "value": x[name]} for x in found.values()]
-            dataset.set_label_values(f"{path}.{name}", values, dynamic=True, progress=False)
-    dataset.reload()
-    report.written = sum(map(len, kinds))
+            found[missing][label] = case.sample_id, label, {KIND: case.kind, SCORE: case.score}
+    report.written = sum(write_attributes(view, path, values.values()) for path, values in zip(paths, found, strict=True))
+    view._dataset.reload()
 
 
 def _save_views(view: Any, report: LabelErrorReport) -> dict[str, str]:

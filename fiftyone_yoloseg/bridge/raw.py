@@ -26,6 +26,11 @@ def raw_samples(view: Any, label_field: str, keys: Sequence[str] | None = None) 
         yield RawSample(str(document["_id"]), document["filepath"], holder.get(kind) or [])
 
 
+def object_attributes(path: str) -> list[str]:
+    """Paths of all that makes an object of a label list, as 'ground_truth.detections'."""
+    return [f"{path}.{key}" for key in (_POLYLINE if path.endswith(".polylines") else _DETECTION)]
+
+
 @dataclass(frozen=True, slots=True)
 class RawPair:
     """A sample with the labels of two fields. size: (height, width) as its metadata says, if it has any."""
@@ -82,16 +87,6 @@ def facts_of(view: Any, label_field: str | None, value: str | None = None, group
             if document.get("bare"):
                 bare[i] = document["bare"]
     return facts, bare
-
-
-def samples_of_fields(view: Any, label_fields: Sequence[str]) -> Iterator[list[RawSample]]:
-    """As `raw_samples`, of several fields in one pass: each sample once a field, with the labels of that field."""
-    paths = [label_path(view, name) for name in label_fields]
-    project = {f"{path}.{key}": 1 for path in paths for key in (_POLYLINE if path.endswith(".polylines") else _DETECTION)}
-    for document in view._aggregate(post_pipeline=[{"$project": {"filepath": 1, **project}}]):
-        places = [path.rsplit(".", 1) for path in paths]
-        labels = [(document.get(field) or {}).get(kind) or [] for field, kind in places]
-        yield [RawSample(str(document["_id"]), document["filepath"], of_field) for of_field in labels]
 
 
 def _is_null(attribute: str) -> dict[str, Any]:

@@ -9,10 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import DataError, UserError
-from ..types import ImageRecord, Names, ProgressFn
-from .objects import Maskless, Problem, Reader, Size, file_size
+from ..types import ImageRecord, Instances, Names, ProgressFn
+from .objects import Maskless, Problem, Reader, ReadObject, Size, file_size
 from .plan import Plan, make_plan
+from .raw import RawPair, raw_pairs
 from .splits import SplitOptions
 
 _CHUNK = 64
@@ -22,6 +25,29 @@ def read_sizes(files: Iterable[str]) -> Iterator[Size | UserError]:
     """(height, width) of each file from its header, or the error of a file that is missing or no image."""
     with ThreadPoolExecutor(8) as pool:
         yield from pool.map(file_size, files)
+
+
+def sized_pairs(view: Any, truth: Sequence[str], found: Sequence[str]) -> Iterator[tuple[RawPair, Size | UserError]]:
+    """As `raw_pairs`, each with the size of its image: from the metadata where samples have it, so that the images need not be here, else from
+    the files."""
+    stream = raw_pairs(view, truth, found)
+    while chunk := list(islice(stream, _CHUNK)):
+        unknown = {pair.id: pair.path for pair in chunk if pair.size is None}
+        sizes = dict(zip(unknown, read_sizes(unknown.values()), strict=True))
+        for pair in chunk:
+            yield pair, pair.size or sizes[pair.id]
+
+
+def as_instances(objects: Sequence[ReadObject], size: Size) -> Instances:
+    """Labels with a confidence, as the predictions that they are, in the same order."""
+    records = [o.record() for o in objects]
+    return Instances(
+        *size,
+        np.array([r.box for r in records], np.float32).reshape(-1, 4),
+        np.array([r.confidence for r in records], np.float32),
+        np.array([r.cls for r in records], np.int64),
+        [r.mask for r in records],
+    )
 
 
 @dataclass(slots=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +13,8 @@ from ..engine.matching import IGNORED, match_overlaps
 from ..errors import DataError, UserError
 from ..types import ProgressFn
 from .objects import Maskless, Problem
-from .raw import RawPair, raw_pairs
-from .read import read_sizes
+from .raw import RawPair
+from .read import sized_pairs
 from .scored_objects import Floats, Side, box_overlaps, mask_overlaps, read_side
 from .views import label_path, listing
 
@@ -114,16 +112,13 @@ class _Pass:
         self.unsure: list[str] = []
 
     def run(self, progress: ProgressFn | None) -> Scored:
-        total, done = len(self.view) if progress else 0, 0
-        stream = raw_pairs(self.view, self._attributes(0), self._attributes(1))
-        while chunk := list(islice(stream, _CHUNK)):
-            for pair, size in _with_sizes(chunk):
-                if isinstance(size, UserError):
-                    self._leave_out(Problem(str(pair.id), pair.path, str(size)))
-                else:
-                    self.out.samples.append(self._sample(pair, size))
-            done += len(chunk)
-            if progress:
+        total = len(self.view) if progress else 0
+        for done, (pair, size) in enumerate(sized_pairs(self.view, self._attributes(0), self._attributes(1)), 1):
+            if isinstance(size, UserError):
+                self._leave_out(Problem(str(pair.id), pair.path, str(size)))
+            else:
+                self.out.samples.append(self._sample(pair, size))
+            if progress and (done % _CHUNK == 0 or done == total):
                 progress(min(done / max(total, 1), 1.0), f"comparing: {done} of {total} samples")
         if self.bare_samples and self.rules.maskless == "error":
             counts = " and ".join(f"{n} labels of '{name}'" for name, n in self.out.bare.items() if n)
@@ -209,11 +204,3 @@ class _Pass:
         self.out.left_out_count += 1
         if len(self.out.left_out) < _LISTED:
             self.out.left_out.append(str(problem))
-
-
-def _with_sizes(chunk: list[RawPair]) -> Iterator[tuple[RawPair, tuple[int, int] | UserError]]:
-    """Sizes from the metadata where samples have it, so that the images need not be here; else from the files."""
-    unknown = {pair.id: pair.path for pair in chunk if pair.size is None and (pair.truth or pair.found)}
-    sizes = dict(zip(unknown, read_sizes(unknown.values()), strict=True)) if unknown else {}
-    for pair in chunk:
-        yield pair, pair.size or sizes.get(pair.id, (1, 1))

@@ -10,11 +10,10 @@ from fiftyone.operators.types import RiskLevel
 from ..bridge import defaults
 from ..bridge.jobs import Params, Result, view_params
 from ..bridge.label_attributes import check_key
-from ..bridge.views import check_view
 from ..errors import UserError
 from .base import JobOperator
-from .evaluate_operator import check_field, check_iou
-from .forms import Form, cached_fields, field_choices, view_buttons
+from .evaluate_operator import check_field, check_iou, truth_field
+from .forms import Form, field_choices, view_buttons
 
 
 class Compare(JobOperator):
@@ -27,14 +26,8 @@ class Compare(JobOperator):
     own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
-        check_view(view)
-        fields = cached_fields(view)
-        truth = next((f.name for f in defaults.truth_first(view, fields)), None)
-        if truth is None:
-            form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
+        view, fields, gt_field = truth_field(ctx, form)
         choices = field_choices(fields)
-        gt_field = form.choice("gt_field", "Ground truth", "Labels that are right", choices, truth, lambda name: check_field(view, name))
         predicted = [f.name for f in defaults.predictions_first(view, fields, gt_field) if f.name != gt_field]
         if len(predicted) < 2 and not form.problems:
             form.refuse("there are no two fields of predictions beside the ground truth: predict with both models first")

@@ -10,7 +10,7 @@ from fiftyone.operators.types import RiskLevel
 from ..bridge import defaults
 from ..bridge.evaluate import check_settings
 from ..bridge.jobs import Params, Result, view_params
-from ..bridge.views import check_view, label_path
+from ..bridge.views import LabelField, check_view, label_path
 from ..errors import UserError
 from .base import JobOperator
 from .forms import Form, cached_fields, field_choices
@@ -28,14 +28,8 @@ class Evaluate(JobOperator):
     own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
-        check_view(view)
-        fields = cached_fields(view)
+        view, fields, gt_field = truth_field(ctx, form)
         choices = field_choices(fields)
-        truth = next((f.name for f in defaults.truth_first(view, fields)), None)
-        if truth is None:
-            form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
-        gt_field = form.choice("gt_field", "Ground truth", "Labels that are right", choices, truth, lambda name: check_field(view, name))
         first = next((f.name for f in defaults.predictions_first(view, fields, gt_field)), None)
 
         def differs(name: str) -> None:
@@ -72,6 +66,18 @@ class Evaluate(JobOperator):
             name = title.replace(" ", "_")
             row.btn(name, f"Show {title}", icon="visibility", on_click="set_view", params={"view": stages})
         return shown
+
+
+def truth_field(ctx: Any, form: Form) -> tuple[Any, list[LabelField], str | None]:
+    """The view to work on, its label fields, and the one that the user takes for the truth."""
+    view = ctx.target_view(require_flat=True)
+    check_view(view)
+    fields = cached_fields(view)
+    truth = next((f.name for f in defaults.truth_first(view, fields)), None)
+    if truth is None:
+        form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
+    about = "Labels that are right"
+    return view, fields, form.choice("gt_field", "Ground truth", about, field_choices(fields), truth, lambda name: check_field(view, name))
 
 
 def check_field(view: Any, name: str) -> None:

@@ -281,6 +281,21 @@ def test_validation_with_plots(data: SegmentationData, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "val").iterdir()) == sorted(f"{name}.png" for name in FINAL)
 
 
+def test_figures_survive_a_plot_that_fails(
+    data: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("fiftyone_yoloseg.engine.plots.plot_validation", fail)
+    start = fresh(data)
+    backend = TorchBackend(start.net, start.info, torch.device("cpu"))
+    settings = ValSettings(imgsz=64, workers=0, plots=True, project=tmp_path)
+    metrics = validate(backend, data.splits["val"], data.names, settings)
+    assert metrics.images == len(data.splits["val"])
+    assert "are not complete" in caplog.text and "no space left on device" in caplog.text
+
+
 def test_curves_are_redrawn_for_next_to_none_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch of ten seconds and a drawing of half a second: again after 100 seconds, that is half a percent."""
     now, calls = 0.0, []
