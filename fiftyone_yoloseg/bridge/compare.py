@@ -66,7 +66,7 @@ def compare(
     if first == second:
         raise DataError(f"first and second are both '{first}': give two fields of predictions")
     if key is not None:
-        check_key(view, key)
+        check_key(view, key, [gt_field], VERDICTS)
     tell = progress or (lambda share, label: None)
     rules = Rules(iou=iou)
     a = score_view(view, first, gt_field, rules, lambda share, label: tell(0.4 * share, f"{first}: {label}"))

@@ -19,7 +19,7 @@ from ..config import ConvertSettings, parse
 from ..data.dataset_yaml import write_dataset_yaml
 from ..data.files import folder_lock, write_text
 from ..data.yolo_labels import RowStyle
-from ..errors import DataError, FidelityError, Stopped
+from ..errors import DataError, FidelityError, SettingsError, Stopped
 from ..types import ProgressFn
 from .conversion import manifest as records
 from .conversion.manifest import Entry, Manifest
@@ -28,6 +28,7 @@ from .conversion.pages import write_pages
 from .conversion.report import ConversionReport
 from .conversion.scores import store_scores
 from .conversion.work import Done, Setup, Task, Workers
+from .label_attributes import OWN
 from .objects import RawSample, Reader
 from .plan import Plan, make_plan
 from .splits import SplitOptions
@@ -56,6 +57,10 @@ def convert(
     stopped; nothing was written then.
     """
     wanted = parse(ConvertSettings, {**settings, "label_field": label_field, **({"split": split} if isinstance(split, str) else {})})
+    if wanted.iou_attribute in OWN:
+        raise SettingsError(
+            f"iou_attribute='{wanted.iou_attribute}': is an attribute of every label, which would be lost; choose another name"
+        )
     out = Path(out_dir).expanduser().absolute()
     options = SplitOptions(
         split, wanted.val_fraction, wanted.test_fraction, stratify=wanted.stratify, group_by=wanted.group_by, seed=wanted.seed

@@ -53,7 +53,7 @@ def error_types(
     """
     check_view(view)
     if key is not None:
-        check_key(view, key)
+        check_key(view, key, (gt_field, pred_field), KINDS, ("_cost",))
     paths = label_path(view, gt_field), label_path(view, pred_field)
     names = sorted({x for path in paths for x in view.distinct(f"{path}.label") if x is not None})
     reader, errors, left_out = Reader({name: i for i, name in enumerate(names)}, "skip"), ErrorTypes(len(names)), list[Problem]()

@@ -9,6 +9,7 @@ import fiftyone as fo
 
 from ..errors import SettingsError, UserError
 from ..types import ProgressFn
+from .label_attributes import OWN
 from .objects import Maskless
 from .views import check_view
 
@@ -68,6 +69,8 @@ def check_eval_key(view: Any, eval_key: str, backend: Any) -> None:
     """Raises UserError if an evaluation cannot be kept under that name. backend: the evaluation, with its config."""
     if not eval_key.isidentifier():
         raise UserError(f"eval_key={eval_key!r}: use letters, digits and underscores, and begin with a letter")
+    if eval_key in OWN:
+        raise UserError(f"eval_key={eval_key!r}: is an attribute of every label, which would be lost; choose another name")
     try:
         backend.validate_run(view, eval_key)
     except ValueError as error:

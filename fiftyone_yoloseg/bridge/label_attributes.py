@@ -8,6 +8,7 @@ from typing import Any
 import fiftyone as fo
 
 from ..errors import UserError
+from .views import label_path
 
 
 def write_attributes(view: Any, path: str, values: Iterable[tuple[str, str, Mapping[str, Any]]]) -> int:
@@ -34,10 +35,27 @@ def clear_attributes(view: Any, paths: Sequence[str], names: Sequence[str]) -> N
         view._dataset._sample_collection.update_many(old, {"$unset": {f"{path}.$[].{name}": "" for name in names}})
 
 
-def check_key(view: Any, key: str) -> None:
-    """Raises UserError if attributes cannot have that name."""
+OWN = frozenset({*fo.Detection._fields_ordered, *fo.Polyline._fields_ordered, "_id", "_cls", "iscrowd"})
+"""What makes a label: never to be overwritten with something else."""
+
+
+def check_key(view: Any, key: str, fields: Sequence[str], verdicts: Sequence[str], more: Sequence[str] = ()) -> None:
+    """Raises UserError if attributes of the labels in `fields` cannot have that name: their values would be lost.
+
+    verdicts: the values that an earlier run has written, which may be replaced. more: ends of the names of further attributes.
+    """
     if not key.isidentifier():
         raise UserError(f"key={key!r}: use letters, digits and underscores, and begin with a letter")
+    collection = view._dataset._sample_collection
+    for path in (label_path(view, name) for name in fields):
+        values = collection.distinct(f"{path}.{key}") if key not in OWN else []
+        others = [
+            f"{key}{end}" for end in more if not values and collection.count_documents({f"{path}.{key}{end}": {"$exists": True}}, limit=1)
+        ]
+        if key in OWN or others or not {v for v in values if v is not None} <= set(verdicts):
+            raise UserError(
+                f"key={key!r}: labels of '{path}' have an attribute '{(others or [key])[0]}' that is not ours; choose another name"
+            )
 
 
 def save_views(view: Any, key: str, fields: Mapping[str, str], attribute: str) -> dict[str, str]:
@@ -46,10 +64,9 @@ def save_views(view: Any, key: str, fields: Mapping[str, str], attribute: str) -
     fields: verdict -> label field. A verdict that no label has gets no view.
     """
     dataset, saved = view._dataset, {}
-    for name in dataset.list_saved_views():
-        if name.startswith(f"{key}: "):
-            dataset.delete_saved_view(name)
     for verdict, field in fields.items():
+        if dataset.has_saved_view(f"{key}: {verdict}"):
+            dataset.delete_saved_view(f"{key}: {verdict}")
         part = view.filter_labels(field, fo.ViewField(attribute) == verdict)
         if len(part):
             saved[verdict] = f"{key}: {verdict}"

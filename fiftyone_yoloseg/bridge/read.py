@@ -27,15 +27,15 @@ def read_sizes(files: Iterable[str]) -> Iterator[Size | UserError]:
         yield from pool.map(file_size, files)
 
 
-def sized_pairs(view: Any, truth: Sequence[str], found: Sequence[str]) -> Iterator[tuple[RawPair, Size | UserError]]:
+def sized_pairs(view: Any, truth: Sequence[str], found: Sequence[str], *, empty: bool = True) -> Iterator[tuple[RawPair, Size | UserError]]:
     """As `raw_pairs`, each with the size of its image: from the metadata where samples have it, so that the images need not be here, else from
-    the files."""
+    the files. empty: whether that of samples without labels is wanted; else it is (1, 1), and their files need not be there."""
     stream = raw_pairs(view, truth, found)
     while chunk := list(islice(stream, _CHUNK)):
-        unknown = {pair.id: pair.path for pair in chunk if pair.size is None}
+        unknown = {pair.id: pair.path for pair in chunk if pair.size is None and (empty or pair.truth or pair.found)}
         sizes = dict(zip(unknown, read_sizes(unknown.values()), strict=True))
         for pair in chunk:
-            yield pair, pair.size or sizes[pair.id]
+            yield pair, pair.size or sizes.get(pair.id, (1, 1))
 
 
 def as_instances(objects: Sequence[ReadObject], size: Size) -> Instances:

@@ -113,7 +113,8 @@ class _Pass:
 
     def run(self, progress: ProgressFn | None) -> Scored:
         total = len(self.view) if progress else 0
-        for done, (pair, size) in enumerate(sized_pairs(self.view, self._attributes(0), self._attributes(1)), 1):
+        pairs = sized_pairs(self.view, self._attributes(0), self._attributes(1), empty=False)
+        for done, (pair, size) in enumerate(pairs, 1):
             if isinstance(size, UserError):
                 self._leave_out(Problem(str(pair.id), pair.path, str(size)))
             else:

@@ -8,6 +8,7 @@ from fiftyone.operators import types
 from fiftyone.operators.types import RiskLevel
 
 from ..bridge import defaults
+from ..bridge.compare import VERDICTS
 from ..bridge.jobs import Params, Result, view_params
 from ..bridge.label_attributes import check_key
 from ..errors import UserError
@@ -45,7 +46,12 @@ class Compare(JobOperator):
         second = form.choice("second", "Second model", "Predictions of the model that may be better", choices, second, other_than(first))
         iou = form.number("iou", "IoU", "Overlap of masks at which an object is found, above 0 and at most 1", 0.5, check_iou)
         key = form.text(
-            "key", "Name", "Of the attribute of the labels, and of the saved views", "compare", lambda k: check_key(view, k), required=True
+            "key",
+            "Name",
+            "Of the attribute of the labels, and of the saved views",
+            "compare",
+            lambda k: check_name(view, k, gt_field),
+            required=True,
         )
         return view_params(view, first=first, second=second, gt_field=gt_field, iou=iou, key=key)
 
@@ -54,3 +60,8 @@ class Compare(JobOperator):
         if "error" not in result:
             view_buttons(shown.type, result.get("views", {}), "")
         return shown
+
+
+def check_name(view: Any, key: str, gt_field: str | None) -> None:
+    if gt_field is not None:
+        check_key(view, key, [gt_field], VERDICTS)

@@ -118,3 +118,27 @@ def test_nothing_is_written_without_a_key(dataset: Any) -> None:
     assert fy.compare(dataset, "a", "b", key=None, samples=10).views == {}
     assert fy.error_types(dataset, "b", key=None).counts["shifted"] == 1
     assert not dataset.list_saved_views() and "compare" not in str(dataset.get_field_schema(flat=True).keys())
+
+
+@pytest.mark.parametrize("key", ["label", "mask", "iscrowd", "confidence", "difficulty"])
+def test_attributes_of_others_are_not_replaced(dataset: Any, key: str) -> None:
+    first = dataset.first()
+    first.ground_truth.detections[0]["difficulty"] = "hard"
+    first.ground_truth.detections[0]["iscrowd"] = False
+    first.b.detections[0]["error_cost"] = 12.5
+    first.save()
+    before = list(dataset._sample_collection.find())
+    with pytest.raises(UserError, match=f"key='{key}': .* that is not ours"):
+        fy.compare(dataset, "a", "b", key=key)
+    with pytest.raises(UserError, match=f"key='{key}': .* that is not ours"):
+        fy.error_types(dataset, "b", key=key)
+    with pytest.raises(UserError, match="'error_cost' that is not ours"):
+        fy.error_types(dataset, "b")
+    assert list(dataset._sample_collection.find()) == before
+
+
+def test_saved_views_of_others_are_not_replaced(dataset: Any) -> None:
+    dataset.save_view("compare: mine", dataset.limit(1))
+    for _ in range(2):
+        fy.compare(dataset, "a", "b", samples=10)
+    assert set(dataset.list_saved_views()) == {"compare: mine", "compare: fixed", "compare: broken", "compare: right"}

@@ -160,6 +160,14 @@ def test_a_limit_on_what_may_be_lost(dataset: Any, tmp_path: Path) -> None:
     assert convert(dataset, tmp_path / "out", require_iou=1.0).rows == 18
 
 
+@pytest.mark.parametrize("name", ["label", "mask", "iscrowd"])
+def test_scores_never_take_the_place_of_what_makes_a_label(dataset: Any, tmp_path: Path, name: str) -> None:
+    before = list(dataset._sample_collection.find())
+    with pytest.raises(SettingsError, match=f"iou_attribute='{name}': is an attribute of every label"):
+        convert(dataset, tmp_path / "out", iou_attribute=name)
+    assert list(dataset._sample_collection.find()) == before and not (tmp_path / "out").exists()
+
+
 def test_scores_on_the_labels(dataset: Any, tmp_path: Path) -> None:
     report = convert(dataset, tmp_path / "out", tolerance=1.5, iou_attribute="row_iou", iou_threshold=0.9)
     scores = dataset.values("ground_truth.detections.row_iou", unwind=True)

@@ -356,3 +356,11 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(scene: A
         evaluate(scene, "predictions")
     assert scene.list_evaluations() == ["taken"] and not scene.has_field("eval_tp")
     assert np.count_nonzero(evaluate(scene, "predictions", compute_mAP=False).ytrue == "cat") == 1
+
+
+@pytest.mark.parametrize("eval_key", ["label", "mask", "confidence", "iscrowd"])
+def test_an_evaluation_cannot_be_named_as_what_makes_a_label(dataset: Any, eval_key: str) -> None:
+    before = list(dataset._sample_collection.find())
+    with pytest.raises(UserError, match="is an attribute of every label"):
+        evaluate(dataset, "predictions", eval_key=eval_key)
+    assert list(dataset._sample_collection.find()) == before
