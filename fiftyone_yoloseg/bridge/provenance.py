@@ -129,12 +129,15 @@ def origin_of(label: Label) -> str:
 
 
 def edit_iou(label: Label) -> float | None:
-    """IoU of the mask that the model made and the one there is now, in image pixels; None if the first is not known."""
+    """IoU of the mask that the model made and the one there is now, in image pixels; None if the first is not known any more."""
     original = label.get("model_mask")
     if not original:
         return None
     height, width = original["size"]
-    before = masks.from_coco_rle({"size": [height, width], "counts": original["counts"].encode()})
+    try:
+        before = masks.from_checked_rle({"size": [height, width], "counts": original["counts"]}, height, width)
+    except ValueError:  # somebody has changed it, and run lengths that do not add up would crash pycocotools
+        return None
     return masks.crop_iou((masks.crop_bitmap(before), before.x, before.y), crop_of(label, (height, width)))
 
 

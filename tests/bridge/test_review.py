@@ -100,6 +100,18 @@ def test_an_edited_mask_is_accepted_as_the_person_left_it(dataset: Any) -> None:
     assert (truth.origin, truth.edit_iou, truth.edit_seconds) == ("edited", 0.5, 12.5)
 
 
+@pytest.mark.parametrize("counts", ["", "Z", "zz9", "0" * 500])
+def test_a_damaged_memory_of_the_models_mask_is_no_measure(dataset: Any, counts: str) -> None:
+    """pycocotools reads beyond its memory where run lengths do not add up."""
+    sample = dataset.first()
+    (label,) = propose(dataset, sample.id, {(5, 5, 10, 10): 0.9})
+    sample.reload()
+    sample.review.detections[0].label, sample.review.detections[0]["model_mask"] = "dog", {"size": [64, 96], "counts": counts}
+    sample.save()
+    decision = fy.review.accept(dataset, [label])
+    assert decision.moved == [label] and decision.origins == {"edited": 1} and decision.mean_edit_iou is None
+
+
 @pytest.mark.parametrize(
     ("attribute", "value", "iou"),
     [("label", "dog", 1.0), ("bounding_box", [10 / W, 5 / H, 10 / W, 10 / H], 50 / 150), ("mask", None, 1.0)],
