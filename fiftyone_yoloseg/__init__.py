@@ -14,9 +14,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _PUBLIC = {
     "YOLO": "api",
+    "synthetic_dataset": "bridge.datasets",
     "convert": "bridge.convert",
     "import_labels": "bridge.import_labels",
     "train": "bridge.train",
+    "validate": "bridge.validate",
     "predict": "bridge.predict",
     "evaluate": "bridge.evaluate",
     "register_evaluation": "bridge.coco_evaluation",
