@@ -5,6 +5,7 @@ Nothing here needs FiftyOne itself: processes that convert do without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ class Reader:
             raise ValueError(f"class '{name}' is not in the class list")
         lines = "points" in label
         box = None if lines else label.get("bounding_box")
-        if not lines and (not box or len(box) != 4 or not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0):
+        if not lines and (not box or len(box) != 4 or not all(map(math.isfinite, box)) or box[2] <= 0 or box[3] <= 0):
             raise ValueError(f"a '{name}' has the impossible bounding box {box}")
         crop, boxed = label_crop(label, box, size), False
         if crop is None:

@@ -71,10 +71,10 @@ def place_mask(mask: npt.NDArray[Any], box: RelativeBox, height: int, width: int
 def _extent(start: float, end: float, size: int) -> tuple[int, int]:
     """First pixel and number of pixels, along one axis, of a mask with `size` cells in the box start..end (pixels)."""
     first, last = round(start), round(end)
-    outer, inner = math.ceil(end - _EPS), math.floor(end + _EPS)
-    floor = math.floor(start + _EPS)
     if size == last - first or size == round(end - start):
         return first, size
+    outer, inner = math.ceil(end - _EPS), math.floor(end + _EPS)
+    floor = math.floor(start + _EPS)
     if size in (outer - floor, inner - floor):  # cropped with floor/ceil, or with int() on both sides
         return floor, size
     return first, max(last - first, 1)

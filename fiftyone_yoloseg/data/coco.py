@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from ..errors import DataError
 from ..geometry import masks
-from ..geometry.rasterize import polygons_to_mask
+from ..geometry.rasterize import endless, polygons_to_mask
 from ..types import CropMask, ImageRecord, InstanceRecord, Names, SegmentationData
 from .files import read_text
 from .images import image_size
@@ -199,6 +199,8 @@ def annotation_mask(segmentation: Any, height: int, width: int) -> CropMask:
     for array in arrays:
         if array.ndim != 1 or len(array) % 2 or len(array) < 4 or not np.isfinite(array).all():
             raise ValueError("a polygon must be a flat list of x, y pairs, three or more, all finite")
+        if endless(array.reshape(-1, 2), height):
+            raise ValueError("a polygon crosses itself without end, or reaches far out of the image: draw it anew, or remove it")
     drawn = [array.tolist() for array in arrays if len(array) >= 6]  # pycocotools takes 4 numbers for a box
     if drawn:
         mask = masks.from_coco_rle(coco_mask.merge(coco_mask.frPyObjects(drawn, height, width)))

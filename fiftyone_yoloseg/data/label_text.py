@@ -79,8 +79,8 @@ def parse_fixed(rows: Sequence[bytes]) -> tuple[Floats, list[int]] | None:
     if any(length % step for length in lengths):
         return None
     text = np.frombuffer(b" ".join([b"", *rows]), np.uint8).reshape(-1, step)
-    values = (text[:, [1, *range(3, step)]] - _ZERO).astype(np.int64)  # what is below "0" wraps around to large numbers
+    values = text[:, [1, *range(3, step)]] - _ZERO  # what is below "0" wraps around to large numbers
     if np.any(text[:, 0] != _SPACE) or np.any(text[:, 2] != _DOT) or (values.size and values.max() > 9):
         return None
     # the quotient of two whole numbers is rounded once, as a parser rounds the decimal: the same number to the last bit
-    return values @ (10 ** np.arange(digits, -1, -1)) / 10**digits, [length // step for length in lengths]
+    return values.astype(np.int64) @ (10 ** np.arange(digits, -1, -1)) / 10**digits, [length // step for length in lengths]

@@ -18,7 +18,7 @@ from .images import image_size
 from .packed import PackedInstances, pack
 from .places import LEFT_OUT
 from .processes import LightPool, cpus
-from .yolo_labels import read_label_file
+from .yolo_labels import parse_label_file
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def _read(image: str, label: str | None, known: Facts | None, nc: int) -> Readin
         return Reading(facts, None)
     if label is None:
         return Reading(facts, pack(()))
-    labels = read_label_file(label, height, width, nc)
+    labels = parse_label_file(label, text, height, width, nc)
     return Reading(facts, pack(labels.records), labels.problems, labels.duplicates)
 
 

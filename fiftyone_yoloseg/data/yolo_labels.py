@@ -124,13 +124,22 @@ def read_label_file(path: Path | str, height: int, width: int, nc: int, *, confi
     """
     path = Path(path)
     try:
-        rows = read_rows(read_text(path), height, width, nc, confidences=confidences)
+        text = read_text(path)
     except DataError as error:
         if isinstance(error.__cause__, FileNotFoundError) and not path.is_symlink():
             return LabelFile()
         if strict:
             raise
         return LabelFile(problems=[str(error)])
+    return parse_label_file(path, text, height, width, nc, confidences=confidences, strict=strict)
+
+
+def parse_label_file(
+    path: Path | str, text: str, height: int, width: int, nc: int, *, confidences: bool = False, strict: bool = False
+) -> LabelFile:
+    """As `read_label_file`, of its text. path: for messages, and for the ids of the records."""
+    path = Path(path)
+    rows = read_rows(text, height, width, nc, confidences=confidences)
     problems = [f"{path}:{line}: {what}" for line, what in rows.problems]
     if problems and strict:
         raise DataError(problems[0])

@@ -167,7 +167,7 @@ def _bridges(rings: list[Ring]) -> npt.NDArray[np.int64]:
     return np.stack([near[chosen], far[chosen]], 1)
 
 
-_FEW, _WORTH_A_MAP = 8, 200_000
+_FEW, _AT_ONCE, _WORTH_A_MAP = 8, 10_000, 200_000
 Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Bridges to choose from: two vertices, counted over all rings, and the length."""
 
@@ -180,6 +180,11 @@ def _close_pairs(rings: list[Ring]) -> Pairs | None:
     for i, p in enumerate(rings):
         for j in range(i + 1, len(rings)):
             q = rings[j]
+            if len(p) * len(q) <= _AT_ONCE:  # choosing vertices first would take longer
+                apart = _distances(p, q)
+                at_p, at_q = divmod(int(apart.argmin()), len(q))
+                found.append((start[i] + at_p, start[j] + at_q, int(apart[at_p, at_q])))
+                continue
             limit = int(_distances(p[:: len(p) // 16 + 1], q[:: len(q) // 16 + 1]).min())
             a, b = _near(p, boxes[j], limit), _near(q, boxes[i], limit)
             if len(a) * len(b) > _WORTH_A_MAP:

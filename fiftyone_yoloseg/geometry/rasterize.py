@@ -14,6 +14,7 @@ No polygon is lost: one that covers no pixel by these rules paints the pixels of
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ def foreign_to_crop(points: Points, height: int, width: int) -> Crop:
 def _without_repeats(points: Points) -> Points:
     """Of a point that is repeated, two are enough: the end of a part, and the beginning of the next."""
     again = np.all(points[1:] == points[:-1], 1)
+    if not again.any():
+        return points
     kept = np.ones(len(points), bool)
     kept[2:] = ~(again[1:] & again[:-1])
     return np.asarray(points[kept])
@@ -99,13 +102,15 @@ def _foreign_ring(points: Points, height: int, width: int) -> Crop:
         return _fill_whole_numbers(whole.astype(np.int32), height, width)
     if np.abs(points - np.floor(points) - 0.5).max() < SLACK:
         return paint([np.floor(points).astype(np.int32)], height, width)
-    drawn = _fill_coco(points, height, width) if _length(points) < LONGEST else None
+    drawn = _fill_coco(points, height, width) if not _too_long(points) else None
     return drawn if drawn is not None and drawn[0].any() else paint([np.floor(points).astype(np.int32)], height, width)
 
 
-def _length(points: Points) -> float:
-    """Of the outline in pixels, as far as COCO's rasteriser counts: it keeps several numbers for each fifth of a pixel."""
-    return float(np.abs(points - np.roll(points, 1, 0)).max(1).sum())
+def _too_long(points: Points) -> bool:
+    """Whether the length of the outline, as COCO's rasteriser counts it, is over the limit: it keeps several numbers for each fifth of a pixel."""
+    if len(points) * float(points.max() - points.min()) < LONGEST:  # no side is longer than that, and this is quick
+        return False
+    return not float(np.abs(points - np.roll(points, 1, 0)).max(1).sum()) < LONGEST
 
 
 def tangled(points: Points, height: int) -> bool:
@@ -116,6 +121,11 @@ def tangled(points: Points, height: int) -> bool:
     """
     travel = float(np.abs(np.diff(points[:, 1])).sum())
     return travel > 20 * len(points) and travel**2 > 1e10 * height
+
+
+def endless(points: Points, height: int) -> bool:
+    """Whether COCO's rasteriser must not see an outline, (n, 2) in image pixels, that may also lie outside: it is `tangled`, or too long."""
+    return _too_long(points) or tangled(points, height)
 
 
 def polygons_to_mask(parts: Sequence[Points], height: int, width: int) -> CropMask:
@@ -138,11 +148,14 @@ def own_outlines(points: Points, lengths: Sequence[int]) -> list[OwnOutline | No
     index = np.floor(points)
     fraction = points - index - OFFSET
     lattice = index.astype(np.int32)
-    simple = np.logical_and.reduceat((np.abs(fraction) < SLACK).all(1), starts)  # without any mark
+    away = np.maximum.reduceat(np.abs(fraction).ravel(), 2 * starts)
     out: list[OwnOutline | None] = []
-    for start, length, plain in zip(starts.tolist(), lengths, simple.tolist(), strict=True):
+    for start, length, most in zip(starts.tolist(), lengths, away.tolist(), strict=True):
         row = slice(start, start + length)
-        out.append(OwnOutline([lattice[row]], False) if plain else _marked_outline(lattice[row], fraction[row]))
+        if most < SLACK:  # without any mark
+            out.append(OwnOutline([lattice[row]], False))
+        else:  # most foreign outlines have a vertex where no mark could be: that is seen at once
+            out.append(_marked_outline(lattice[row], fraction[row]) if most < MARK + 2 * SLACK else None)
     return out
 
 
@@ -212,9 +225,9 @@ def _along_axes(points: Lattice) -> bool:
 
 def _window(points: npt.NDArray[np.float64] | Lattice, height: int, width: int) -> tuple[int, int, int, int]:
     """The part of the image that the points span: x, y, w, h with w, h >= 1 as long as the image has pixels."""
-    low = np.clip(np.floor(points.min(0)), 0, [width - 1, height - 1]).astype(int)
-    high = np.clip(np.floor(points.max(0)) + 1, low + 1, [width, height]).astype(int)
-    return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+    (x1, y1), (x2, y2) = points.min(0).tolist(), points.max(0).tolist()
+    x, y = min(max(math.floor(x1), 0), width - 1), min(max(math.floor(y1), 0), height - 1)
+    return x, y, min(max(math.floor(x2), x), width - 1) + 1 - x, min(max(math.floor(y2), y), height - 1) + 1 - y
 
 
 def _fill_edges(points: Lattice, height: int, width: int) -> Crop:

@@ -73,13 +73,13 @@ def checked(dataset: Path, **options: Any) -> ScanReport:
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the label files whose rows were parsed."""
     names: list[str] = []
-    original = reading.read_label_file
+    original = reading.parse_label_file
 
     def record(path: str, *args: Any) -> Any:
         names.append(Path(path).name)
         return original(path, *args)
 
-    monkeypatch.setattr(reading, "read_label_file", record)
+    monkeypatch.setattr(reading, "parse_label_file", record)
     return names
 
 

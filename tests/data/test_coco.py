@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,17 @@ def test_bad_content(tmp_path: Path, change: Any, message: str) -> None:
     write(tmp_path, data)
     with pytest.raises(DataError, match=message):
         load_coco(tmp_path)
+
+
+def test_outlines_that_no_rasteriser_should_see() -> None:
+    """From one side of a large image to the other 60,000 times; and one whose end is 10 million pixels away."""
+    zigzag = np.stack([np.arange(60_000) % 2000, np.tile([0, 1999], 30_000)], 1)
+    for polygon in (zigzag.ravel().tolist(), [1, 1, 1e7, 1, 1e7, 9]):
+        start = time.perf_counter()
+        with pytest.raises(ValueError, match="crosses itself without end, or reaches far out"):
+            annotation_mask([polygon], 2000, 2000)
+        assert time.perf_counter() - start < 1
+    assert masks.area(annotation_mask([[-500, 5, 500, 5, 500, 15, -500, 15]], 20, 30)) == 300  # a little outside is cut
 
 
 def test_an_image_that_is_none(tmp_path: Path) -> None:

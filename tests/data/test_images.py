@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fiftyone_yoloseg.data import images
 from fiftyone_yoloseg.data.images import image_size, list_images, read_image
 from fiftyone_yoloseg.errors import DataError
 
@@ -44,6 +46,38 @@ def test_exif_turns_the_image_and_its_size(tmp_path: Path, suffix: str, orientat
     assert image.shape[:2] == ((10, 6) if orientation > 4 else (6, 10)) == image_size(path)
     red_corner = {1: (0, 0), 2: (0, -1), 3: (0, -1), 4: (0, 0), 5: (0, 0), 6: (0, 0), 7: (-1, 0), 8: (-1, 0)}[orientation]
     assert image[red_corner][0] > 200 and image[red_corner][2] < 60
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {}), ("L", {}), ("CMYK", {}), ("RGB", {"progressive": True}), ("RGB", {"comment": b"made by hand"}),
+        ("RGB", {"icc_profile": bytes(3000)}), ("RGB", {"icc_profile": bytes(70_000)}), ("RGB", {"exif": b"Exif\0\0damaged"}),
+        ("RGB", {"xmp": b'<x tiff:Orientation="6"/>'}),
+    ],
+)  # fmt: skip
+def test_the_quick_look_at_a_jpeg_says_what_pillow_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, options: dict[str, object]
+) -> None:
+    """Also of the file cut off at any byte of its header."""
+    path, whole = tmp_path / "a.jpg", io.BytesIO()
+    Image.new(mode, (31, 17)).save(whole, "JPEG", **options)
+    plain = not {"exif", "xmp"} & set(options) and len(whole.getvalue()) < 1 << 14
+    path.write_bytes(whole.getvalue())
+    assert images._plain_jpeg_size(path) == ((17, 31) if plain else None)
+    for length in [*range(700), 1500, 3500, 4000, len(whole.getvalue())]:
+        path.write_bytes(whole.getvalue()[:length])
+        found = outcome(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "_plain_jpeg_size", lambda path: None)
+            assert found == outcome(path), length
+
+
+def outcome(path: Path) -> tuple[int, int] | str:
+    try:
+        return image_size(path)
+    except DataError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize(
