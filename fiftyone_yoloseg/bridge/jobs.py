@@ -53,7 +53,11 @@ def convert(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
         *report.facts(),
         f"Dataset: `{report.dataset_yaml}`, report with pictures: `{report.out_dir / 'report.html'}`",
     ]
-    return {"summary": _markdown(lines) + _listing(report.left_out(), "reasons to leave something out"), **_json(report.to_dict())}
+    lost = report.left_out()
+    return {
+        "summary": _markdown(lines) + _listing(lost, f"reason{'s' * (len(lost) != 1)} to leave something out"),
+        **_json(report.to_dict()),
+    }
 
 
 def import_labels(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:

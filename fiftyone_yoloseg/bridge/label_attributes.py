@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import fiftyone as fo
@@ -10,20 +11,24 @@ import fiftyone as fo
 from ..errors import UserError
 from .views import label_path
 
+_BATCH = 5000
+
 
 def write_attributes(view: Any, path: str, values: Iterable[tuple[str, str, Mapping[str, Any]]]) -> int:
     """Set attributes of labels, given as (sample id, label id, values by name); returns how many labels.
 
-    path: of the label list, as 'ground_truth.detections'. Labels that somebody has removed meanwhile are passed over.
+    path: of the label list, as 'ground_truth.detections'. Labels that somebody has removed meanwhile are passed over. Values are taken
+    and written in batches, so that memory does not grow with their number.
     """
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    labels = 0
-    for sample_id, label_id, attributes in values:
-        labels += 1
-        for name, value in attributes.items():
-            by_name.setdefault(name, []).append({"sample_id": sample_id, "label_id": label_id, "value": value})
-    for name, rows in by_name.items():
-        view._dataset.set_label_values(f"{path}.{name}", rows, dynamic=True, progress=False)
+    labels, stream = 0, iter(values)
+    while batch := list(islice(stream, _BATCH)):
+        by_name: dict[str, list[dict[str, Any]]] = {}
+        for sample_id, label_id, attributes in batch:
+            for name, value in attributes.items():
+                by_name.setdefault(name, []).append({"sample_id": sample_id, "label_id": label_id, "value": value})
+        for name, rows in by_name.items():
+            view._dataset.set_label_values(f"{path}.{name}", rows, dynamic=True, progress=False)
+        labels += len(batch)
     return labels
 
 

@@ -32,7 +32,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """names: the classes. index: label -> class index. counts: samples a split. objects: of each split, labels a class, before any is dropped."""
+    """names: the classes. index: label -> class index. counts: samples a split. objects: of each split, labels a class, crowds left out."""
 
     sources: list[Source]
     label_field: str
@@ -105,12 +105,13 @@ def make_plan(
     label_path(view, label_field)
     found, how = _sources(view, options, label_field)
     sizes: Counter[str] = Counter()
-    labels = {name: Counter[str]() for name in SPLITS}
+    labels, crowds = ({name: Counter[str]() for name in SPLITS} for _ in range(2))
     for source, facts, _ in found:
-        for classes_of_sample, code in zip(facts.classes, source.codes.tolist(), strict=True):
+        for i, (classes_of_sample, code) in enumerate(zip(facts.classes, source.codes.tolist(), strict=True)):
             if code != NO_SPLIT:
                 sizes[SPLITS[code]] += 1
                 labels[SPLITS[code]].update(classes_of_sample)
+                crowds[SPLITS[code]].update(facts.crowds.get(i, ()))
     counts = {name: sizes[name] for name in SPLITS if sizes[name]}
     check_sizes(counts, how, needed)
     names, index, notes = choose_classes(view, label_field, set[str]().union(*labels.values()), classes, remap)
@@ -118,7 +119,7 @@ def make_plan(
     for split in counts:
         for label, n in labels[split].items():
             if label in index:
-                objects[split][names[index[label]]] += n
+                objects[split][names[index[label]]] += n - crowds[split][label]
     if maskless == "error":
         _check_masks(view, label_field, [(source, bare) for source, _, bare in found], index)
     return Plan([source for source, _, _ in found], label_field, names, index, how, counts, objects, notes)

@@ -71,6 +71,7 @@ def facts_of(view: Any, label_field: str | None, value: str | None = None, group
         labels = {"$ifNull": [f"${path}", []]}
         unset = {"$ne": ["$$this.filled", True]} if path.endswith(".polylines") else {"$and": [_is_null("mask"), _is_null("mask_path")]}
         project["labels"] = f"${path}.label"
+        project["crowds"] = {"$map": {"input": {"$filter": {"input": labels, "cond": "$$this.iscrowd"}}, "in": "$$this.label"}}
         project["bare"] = {"$map": {"input": {"$filter": {"input": labels, "cond": unset}}, "in": "$$this.label"}}
     facts, bare = Facts(), dict[int, list[str]]()
     names: dict[str, str] = {}  # one string a label, not one an object
@@ -84,6 +85,8 @@ def facts_of(view: Any, label_field: str | None, value: str | None = None, group
             facts.groups.append(document.get("group"))
         if label_field is not None:
             facts.classes.append(tuple(names.setdefault(x, x) for x in document.get("labels") or () if x is not None))
+            if document.get("crowds"):
+                facts.crowds[i] = document["crowds"]
             if document.get("bare"):
                 bare[i] = document["bare"]
     return facts, bare

@@ -59,7 +59,7 @@ class SplitOptions:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a split rule may look at, all in view order: of each sample its id, file, tags, value of a field and of the group field, and the
-    class of each object."""
+    class of each object. crowds: position of a sample -> the classes of those of its objects that are crowd regions."""
 
     ids: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -67,6 +67,7 @@ class Facts:
     values: list[Any] = field(default_factory=list)
     groups: list[Any] = field(default_factory=list)
     classes: list[Sequence[str]] = field(default_factory=list)
+    crowds: dict[int, Sequence[str]] = field(default_factory=dict)
 
 
 def check_sizes(sizes: Mapping[str, int], how: str, needed: Sequence[str]) -> None:

@@ -62,9 +62,11 @@ def _read(path: str) -> tuple[int, bytes, bytes]:
 
 
 def cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end, as after a broken download. What follows the end, such as a phone's video, is no matter."""
+    """Whether a JPEG, PNG or WebP lacks its end, as after a broken download. What follows the end, such as a phone's video, is no matter."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"IEND" not in data
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if not data.startswith(b"\xff\xd8"):
         return False
     place = 2

@@ -6,6 +6,7 @@ Keys: path (root folder), train, val (or validation), test, names, nc. An entry 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -81,7 +82,7 @@ def read_dataset_yaml(path: Path | str, splits: Sequence[str] | None = None) -> 
     root = data.get("path")
     if root is not None and not isinstance(root, str):
         raise DataError(f"{path}: path must be a folder, not {short(root)}")
-    root = path.parent / (root or "")
+    root = path.parent / os.path.expanduser(root or "")  # noqa: PTH111 - pathlib raises where there is no such user
     if not _is(Path.is_dir, root):  # a path of the author's machine: the images are often beside the yaml
         root = path.parent
     wanted = [split for split in SPLITS if split in (entries if splits is None else splits)]
@@ -212,6 +213,7 @@ def _images(entry: Any, root: Path, yaml_path: Path, split: str, lists: dict[Pat
 
 
 def _locate(item: str, root: Path, yaml_path: Path, split: str) -> Path:
+    item = os.path.expanduser(item)  # noqa: PTH111
     candidates = [root / item, yaml_path.parent / item]
     if item.startswith("../"):  # a widespread exporter writes ../train/images for a folder beside the yaml
         candidates.append(root / item[3:])

@@ -17,7 +17,7 @@ from ..nn.model import YOLOv8Seg
 
 def device_names(device: str | None) -> list[str]:
     """ "0,1" -> ["0", "1"]: the devices of a training, one process each. Raises SettingsError if a GPU is named twice or the kinds differ."""
-    names = [name.strip() for name in (device or "").strip("[]() ").split(",") if name.strip()]
+    names = _split(device or "")
     if len(names) > 1:
         kinds = [select_device(name) for name in names]
         gpus = [kind for kind in kinds if kind.type == "cuda"]
@@ -26,12 +26,19 @@ def device_names(device: str | None) -> list[str]:
     return names
 
 
+def _split(devices: str) -> list[str]:
+    return [name.strip() for name in devices.strip("[]() ").split(",") if name.strip()]
+
+
 def select_device(name: str | None = None) -> torch.device:
     """None: the first GPU if there is one, else the CPU. "cpu", "cuda", "cuda:1", "1" (a GPU number)."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if "," in name:
-        raise SettingsError(f"device={name!r}: only a training takes several devices; name one")
+        names = _split(name)
+        if len(names) != 1:
+            raise SettingsError(f"device={name!r}: only a training takes several devices; name one")
+        name = names[0]
     try:
         device = torch.device(f"cuda:{name}" if name.isdigit() else name)
     except RuntimeError:

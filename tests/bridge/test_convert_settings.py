@@ -19,6 +19,7 @@ fo = pytest.importorskip("fiftyone")
 
 from fiftyone_yoloseg.bridge.conversion import manifest, media  # noqa: E402
 from fiftyone_yoloseg.bridge.conversion import work as module  # noqa: E402
+from fiftyone_yoloseg.bridge.conversion.preview import preview  # noqa: E402
 from fiftyone_yoloseg.bridge.convert import MARKER, convert  # noqa: E402
 from fiftyone_yoloseg.bridge.import_labels import import_labels  # noqa: E402
 from fiftyone_yoloseg.bridge.read import view_records  # noqa: E402
@@ -264,6 +265,15 @@ def test_masks_in_files_are_part_of_the_content(dataset: Any, tmp_path: Path) ->
     convert(dataset, tmp_path / "out")
     cv2.imwrite(str(path), 255 * BLOB.astype(np.uint8))
     assert convert(dataset, tmp_path / "out").written == 1
+
+
+def test_the_preview_counts_what_is_written(dataset: Any, tmp_path: Path) -> None:
+    sample = dataset.first()
+    sample.ground_truth.detections[0]["iscrowd"], sample.ground_truth.detections[1]["iscrowd"] = 1, 0
+    sample.save()
+    shown = preview(dataset)
+    assert convert(dataset, tmp_path / "out").rows == 17
+    assert shown.startswith("**17 objects of 3 classes**") and "| ring | 3 | 2 |" in shown and "| parts | 4 | 2 |" in shown
 
 
 # ---- what can go wrong on the way

@@ -312,7 +312,13 @@ def encoded(suffix: str, **options: Any) -> bytes:
 def test_files_that_are_cut_off() -> None:
     thumbnail = encoded("JPEG")
     exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
-    for whole in (encoded("PNG"), encoded("JPEG"), encoded("JPEG", progressive=True), b"\xff\xd8" + exif + encoded("JPEG")[2:]):
+    for whole in (
+        encoded("PNG"),
+        encoded("JPEG"),
+        encoded("JPEG", progressive=True),
+        encoded("WEBP"),
+        b"\xff\xd8" + exif + encoded("JPEG")[2:],
+    ):
         assert not cut_off(whole)
         assert not cut_off(whole + b"\xff\xda what a phone writes behind it")
         assert cut_off(whole[:-20]) and cut_off(whole[: len(whole) * 3 // 4])

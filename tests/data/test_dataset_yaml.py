@@ -43,6 +43,14 @@ def test_path_key(root: Path, place: str) -> None:
     assert names_of(data.splits["train"]) == ["a.jpg", "b.jpg"]
 
 
+def test_home_folder(root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(root.parent))
+    monkeypatch.setenv("USERPROFILE", str(root.parent))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for text in (f"path: ~/{root.name}\ntrain: images/train\n", f"train: ~/{root.name}/images/train\n"):
+        assert names_of(read_dataset_yaml(write(elsewhere, f"{text}names: [x]\n")).splits["train"]) == ["a.jpg", "b.jpg"]
+
+
 @pytest.mark.parametrize("key", ["val", "validation", "valid"])
 def test_names_of_the_val_split(root: Path, key: str) -> None:
     assert list(read_dataset_yaml(write(root, f"{key}: images/val\nnames: [x]\n")).splits) == ["val"]

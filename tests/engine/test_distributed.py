@@ -294,6 +294,7 @@ def test_what_does_not_go(nine: SegmentationData, tmp_path: Path, monkeypatch: p
             device_names(name)
     with pytest.raises(SettingsError, match="only a training takes several devices"):
         select_device("0,1")
+    assert device_names("cpu,") == ["cpu"] and select_device("cpu,") == torch.device("cpu")
     with pytest.raises(SettingsError, match=r"batch=5: .* multiple of 2: use batch=4 or 6"):
         check_batch(5, 2)
     for key, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
