@@ -16,8 +16,9 @@ from .commands import (
     ValCommand,
 )
 from .data import CheckSettings, ConvertSettings, ImportSettings, LabelErrorSettings
+from .export import ExportSettings
 from .parsing import parse, problems
-from .settings import DecodeSettings, DeviceSettings, ExportSettings, PredictSettings, Settings, TrainSettings, ValSettings
+from .settings import DecodeSettings, DeviceSettings, PredictSettings, Settings, TrainSettings, ValSettings
 from .values import AUTO_BATCH, STRIDE
 
 __all__ = [

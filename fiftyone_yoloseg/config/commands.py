@@ -11,7 +11,8 @@ from pydantic import (
 )
 
 from .data import CheckSettings, ConvertSettings, ImportSettings, LabelErrorSettings
-from .settings import ExportSettings, PredictSettings, Settings, TrainSettings, ValSettings
+from .export import ExportSettings
+from .settings import PredictSettings, Settings, TrainSettings, ValSettings
 from .values import (
     RUN_NAME,
     Count,

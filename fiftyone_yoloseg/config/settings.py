@@ -213,19 +213,3 @@ class TrainSettings(DeviceSettings):
         if cache_gb is not None and info.data.get("cache") is False:
             raise ValueError("there is no cache to limit with cache=false: leave one of them out")
         return cache_gb
-
-
-class ExportSettings(DeviceSettings):
-    """Export of a checkpoint, always compared with the torch model afterwards."""
-
-    format: str = Field("onnx", description="target format: onnx, torchscript or openvino")
-    imgsz: ImageSize | None = Field(None, description="input size: one number or height,width; the training size if not given")
-    batch: int = Field(1, ge=1, description="batch size of a static artifact")
-    dynamic: bool = Field(False, description="accept any batch size and any input size that is a multiple of 32")
-    opset: int | None = Field(None, ge=13, le=23, description="ONNX operator set, 13 to 23; 17 if not given")
-    simplify: bool = Field(True, description="simplify the graph with onnxslim where it is installed")
-    half: bool = Field(False, description="weights and computation in half precision")
-    output: Path | None = Field(None, description="where to write the artifact; beside the checkpoint if not given")
-    tolerance: Annotated[float, Field(gt=0)] = Field(
-        1e-3, description="largest accepted difference from torch in probabilities and coefficients; boxes: 100 times this, in pixels"
-    )

@@ -18,12 +18,12 @@ from ..runtime.metadata import encode
 from ..types import ModelInfo, ProgressFn
 from .base import Exporter, ExportJob, ExportReport
 from .parity import compare
-from .registry import find_exporter
+from .registry import check_needs, check_takes, find_exporter
 
-__all__ = ["ExportReport", "export"]
+__all__ = ["ExportReport", "export", "export_here"]
 
 
-def export(
+def export_here(
     checkpoint: Checkpoint,
     settings: ExportSettings,
     images: Sequence[Image] | None = None,
@@ -36,8 +36,8 @@ def export(
     """
     start, tell = time.perf_counter(), progress or (lambda share, label: None)
     exporter = find_exporter(settings.format)
-    if settings.dynamic and settings.batch != 1:
-        raise SettingsError(f"batch={settings.batch}: a dynamic artifact takes any batch size; leave batch out, or dynamic")
+    check_takes(settings.format, settings)
+    check_needs(settings.format, settings)
     exporter.check(settings)
     path = _target(checkpoint, settings, exporter)
     imgsz = settings.imgsz or (checkpoint.imgsz, checkpoint.imgsz)
@@ -75,7 +75,9 @@ def export(
         opset=exporter.opset(settings),
         dynamic=settings.dynamic,
         half=settings.half,
-        verified=True,
+        int8=settings.int8,
+        nms=settings.nms,
+        verdict="verified",
         compared_on=parity.compared_on,
         max_abs_error=parity.max_abs_error,
         mean_abs_error=parity.mean_abs_error,
@@ -84,6 +86,9 @@ def export(
         seconds=time.perf_counter() - start,
         size_bytes=size,
     )
+
+
+export = export_here
 
 
 def _target(checkpoint: Checkpoint, settings: ExportSettings, exporter: Exporter) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 
 from ..config import ExportSettings
-from ..errors import ExportError, MissingDependencyError, SettingsError
-from .base import ExportJob
+from ..errors import ExportError, SettingsError
+from .base import Exporter, ExportJob
 from .onnx_graph import build
 
 SUFFIX = ".onnx"
@@ -17,7 +17,7 @@ DEFAULT_OPSET = 17  # runs in every ONNX Runtime and OpenCV of the last years
 MIN_OPSET = 13
 
 
-class OnnxExporter:
+class OnnxExporter(Exporter):
     suffix = SUFFIX
 
     def check(self, settings: ExportSettings) -> None:
@@ -26,8 +26,6 @@ class OnnxExporter:
             raise SettingsError(
                 f"opset={settings.opset}: choose one from {MIN_OPSET} to {newest} (onnx {onnx.__version__} is installed), or leave it out for {DEFAULT_OPSET}"
             )
-        if importlib.util.find_spec("onnxruntime") is None:
-            raise MissingDependencyError("onnxruntime", "comparing the ONNX model with the network", "onnx")
 
     def opset(self, settings: ExportSettings) -> int:
         return settings.opset or DEFAULT_OPSET

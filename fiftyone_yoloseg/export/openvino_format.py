@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from pathlib import Path
 
-from ..config import ExportSettings
-from ..errors import MissingDependencyError
 from ..runtime.metadata import OPENVINO_FILE
-from .base import ExportJob, only_for_onnx
+from .base import Exporter, ExportJob
 from .onnx_format import exporter as onnx_exporter
 
 
-class OpenVinoExporter:
+class OpenVinoExporter(Exporter):
     suffix = "_openvino_model"
-
-    def check(self, settings: ExportSettings) -> None:
-        only_for_onnx(settings)
-        if importlib.util.find_spec("openvino") is None:
-            raise MissingDependencyError("openvino", "export to OpenVINO", "openvino")
-
-    def opset(self, settings: ExportSettings) -> None:
-        return None
 
     def write(self, job: ExportJob, path: Path) -> None:
         """half: the weights are stored in half precision; how it computes is the device's choice."""

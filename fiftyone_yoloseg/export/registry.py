@@ -1,42 +1,113 @@
-"""The export formats by name."""
+"""The export formats by name: what each needs to be installed, and which settings it takes."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+from dataclasses import dataclass, field, fields
 
-from ..errors import ExportError, SettingsError
+from ..config import ExportSettings
+from ..errors import ExportError, MissingDependencyError, SettingsError
 from .base import Exporter
 
-FORMATS: dict[str, str | None] = {
-    "onnx": "onnx_format",
-    "torchscript": "torchscript_format",
-    "openvino": "openvino_format",
-    "engine": None,
-    "coreml": None,
-    "saved_model": None,
-    "pb": None,
-    "tflite": None,
-    "edgetpu": None,
-    "tfjs": None,
-    "paddle": None,
+_NO_OPSET = "operator sets are a matter of ONNX"
+_NO_GRAPH = "there is no ONNX graph to simplify"
+_NO_NMS = "only the ONNX graph can have it inside; prediction does it for every other format"
+
+
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """Which settings a format takes: True, or why not."""
+
+    half: bool | str = True
+    int8: bool | str = True
+    dynamic: bool | str = True
+    batch: bool | str = True
+    nms: bool | str = _NO_NMS
+    opset: bool | str = _NO_OPSET
+    simplify: bool | str = _NO_GRAPH
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A package: its name in imports, the extra of ours that installs it, and for which setting (None: always)."""
+
+    package: str
+    extra: str
+    setting: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """title: for a person.  place: module of this package, and ":name" where its exporter is not called `exporter`; None: not built yet."""
+
+    title: str
+    place: str | None
+    needs: tuple[Need, ...] = ()
+    takes: Takes = field(default_factory=Takes)
+
+
+_TF = (Need("tensorflow", "tf"),)
+FORMATS: dict[str, Format] = {
+    "torchscript": Format("TorchScript", "torchscript_format", takes=Takes(int8="torch has no 8 bit TorchScript; use onnx or openvino")),
+    "onnx": Format(
+        "ONNX",
+        "onnx_format",
+        (Need("onnxruntime", "onnx"),),
+        Takes(nms=True, opset=True, simplify=True),
+    ),
+    "openvino": Format("OpenVINO", "openvino_format", (Need("openvino", "openvino"), Need("nncf", "int8", "int8"))),
+    "engine": Format("TensorRT", None),
+    "coreml": Format("Core ML", None, (Need("coremltools", "coreml"),)),
+    "saved_model": Format("TensorFlow SavedModel", None, _TF),
+    "pb": Format("TensorFlow GraphDef", None, _TF),
+    "tflite": Format("TensorFlow Lite", None, (*_TF, Need("ai_edge_litert", "tf"))),
+    "edgetpu": Format("Edge TPU", None, (*_TF, Need("ai_edge_litert", "tf"))),
+    "tfjs": Format("TensorFlow.js", None, _TF),
+    "paddle": Format("PaddlePaddle", None, (Need("paddle", "paddle"),)),
 }
-"""Format name -> module of this package; None: planned, not built yet."""
 
 
 def available() -> list[str]:
     """Names of the formats that this version exports."""
-    return [name for name, module in FORMATS.items() if module]
+    return [name for name, known in FORMATS.items() if known.place]
 
 
-def find_exporter(name: str) -> Exporter:
-    """The exporter of a format. Raises SettingsError for an unknown name, ExportError for a format that is not built yet."""
+def find_format(name: str) -> Format:
+    """Raises SettingsError for an unknown name, ExportError for a format that is not built yet."""
     if name not in FORMATS:
         near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise SettingsError(f"format={name!r} is unknown: {hint}This version exports: {', '.join(available())}")
-    module = FORMATS[name]
-    if module is None:
+    known = FORMATS[name]
+    if known.place is None:
         raise ExportError(f"format={name!r} is planned but not built yet. This version exports: {', '.join(available())}")
-    exporter: Exporter = importlib.import_module(f".{module}", __package__).exporter
+    return known
+
+
+def find_exporter(name: str) -> Exporter:
+    """The exporter of a format. Raises as `find_format`."""
+    module, _, attribute = (find_format(name).place or "").partition(":")
+    exporter: Exporter = getattr(importlib.import_module(f".{module}", __package__), attribute or "exporter")
     return exporter
+
+
+def check_takes(name: str, settings: ExportSettings) -> None:
+    """Raise SettingsError for a setting that was given and that the format does not take, with the reason."""
+    takes = find_format(name).takes
+    for setting in (f.name for f in fields(Takes)):
+        value, answer = getattr(settings, setting), getattr(takes, setting)
+        default = ExportSettings.model_fields[setting].default
+        if answer is not True and setting in settings.model_fields_set and (value != default or setting == "simplify"):
+            raise SettingsError(f"{setting}={value} with format={name}: {answer or 'this format has no such option'}; leave {setting} out")
+
+
+def check_needs(name: str, settings: ExportSettings) -> None:
+    """Raise MissingDependencyError, with what to type, for the first package that is not installed."""
+    known = find_format(name)
+    for need in known.needs:
+        wanted = need.setting is None or getattr(settings, need.setting)
+        if wanted and importlib.util.find_spec(need.package) is None:
+            what = f"export to {known.title}" + (f" with {need.setting}=true" if need.setting else "")
+            raise MissingDependencyError(need.package, what, need.extra)

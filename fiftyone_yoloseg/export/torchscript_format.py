@@ -14,21 +14,17 @@ from ..errors import SettingsError
 from ..nn.head import HeadOutput
 from ..nn.model import YOLOv8Seg
 from ..runtime.metadata import TORCHSCRIPT_FILE
-from .base import ExportJob, only_for_onnx
+from .base import Exporter, ExportJob
 
 
-class TorchScriptExporter:
+class TorchScriptExporter(Exporter):
     suffix = ".torchscript"
 
     def check(self, settings: ExportSettings) -> None:
-        only_for_onnx(settings)
         if settings.half and (settings.device or "cpu") == "cpu":
             raise SettingsError(
                 "half=true with format=torchscript: torch computes in half precision on a GPU only; give device=0, or leave half out"
             )
-
-    def opset(self, settings: ExportSettings) -> None:
-        return None
 
     def write(self, job: ExportJob, path: Path) -> None:
         # rows and columns differ, and there are two images: a size that is written into the trace by mistake shows in the comparison
