@@ -148,6 +148,8 @@ class ModelInfo:
     """Whether inputs of other sizes (multiples of the stride) and other batch sizes are accepted."""
     batch: int = 1
     """The batch size of an artifact that is not dynamic."""
+    least_conf: float = 0.0
+    """Objects below this confidence are not in its output: an artifact with NMS inside."""
 
 
 class Backend(Protocol):

@@ -4,6 +4,7 @@ A field's description is its documentation. Unknown keys are errors that name th
 """
 
 from .commands import (
+    BenchmarkCommand,
     CheckCommand,
     ConvertCommand,
     DemoSettings,
@@ -24,6 +25,7 @@ from .values import AUTO_BATCH, STRIDE
 __all__ = [
     "AUTO_BATCH",
     "STRIDE",
+    "BenchmarkCommand",
     "CheckCommand",
     "CheckSettings",
     "ConvertCommand",

@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from .data import CheckSettings, ConvertSettings, ImportSettings, LabelErrorSettings
-from .export import ExportSettings
+from .export import ExportSettings, Formats
 from .settings import PredictSettings, Settings, TrainSettings, ValSettings
 from .values import (
     RUN_NAME,
@@ -49,6 +49,14 @@ class ExportCommand(ExportSettings):
     """`yoloseg export`: write a checkpoint in another format"""
 
     model: str = Field(description="checkpoint to export")
+
+
+class BenchmarkCommand(ExportSettings):
+    """`yoloseg benchmark`: export to every format that is installed here, and compare size, answers and speed"""
+
+    model: str = Field(description="checkpoint to export")
+    format: Formats = Field("all", description="formats to compare: all, or names such as onnx,openvino")
+    output: Path | None = Field(None, description="folder that keeps the artifacts; none is kept if not given")
 
 
 class ConvertCommand(ConvertSettings):

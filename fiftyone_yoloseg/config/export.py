@@ -16,12 +16,13 @@ def _formats(value: Any) -> Any:
     return ",".join(dict.fromkeys(map(str, _words(value)))) if isinstance(value, (str, list, tuple)) else value
 
 
+Formats = Annotated[str, BeforeValidator(_formats), Field(min_length=1)]
+
+
 class ExportSettings(DeviceSettings):
     """Export of a checkpoint, always compared with the torch model afterwards."""
 
-    format: Annotated[str, BeforeValidator(_formats), Field(min_length=1)] = Field(
-        "onnx", description="target format, or several: onnx,openvino. See docs/export.md"
-    )
+    format: Formats = Field("onnx", description="target format, several (onnx,openvino), or all; see docs/export.md")
     imgsz: ImageSize | None = Field(None, description="input size: one number or height,width; the training size if not given")
     batch: int = Field(1, ge=1, description="batch size of a static artifact")
     dynamic: bool = Field(False, description="accept any batch size and any input size that is a multiple of 32")

@@ -2,130 +2,96 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ..config import ExportSettings
-from ..engine.checkpoint import Checkpoint
-from ..errors import CheckpointError, ExportError, SettingsError
-from ..geometry.letterbox import Image
-from ..nn.model import fused
-from ..runtime import load_backend
-from ..runtime.metadata import encode
-from ..types import ModelInfo, ProgressFn
-from .base import Exporter, ExportJob, ExportReport
-from .parity import compare
-from .registry import check_needs, check_takes, find_exporter
+from ..engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ..errors import CheckpointError, DataError, ExportError, MissingDependencyError, SettingsError
+from ..types import ProgressFn
+from .base import ExportReport
+from .place import scratch
+from .process import run_alone
+from .registry import available, find_exporter, find_format
+from .samples import Samples, from_data
+from .table import ExportTable, Row
+from .work import export_here, prepare
+from .work import work as _work
 
-__all__ = ["ExportReport", "export", "export_here"]
+__all__ = ["ExportReport", "ExportTable", "Samples", "export", "export_all", "export_here", "from_data"]
+
+Stop = Callable[[], bool]
 
 
-def export_here(
+def export(
     checkpoint: Checkpoint,
     settings: ExportSettings,
-    images: Sequence[Image] | None = None,
+    samples: Samples | None = None,
     progress: ProgressFn | None = None,
+    should_stop: Stop | None = None,
 ) -> ExportReport:
-    """Write the artifact, run it, and compare it with the network; only one that gives the same answers gets its name.
+    """`export_here` in a process of its own, which may crash.  Raises also Stopped, and ExportError if the process was killed."""
+    if len(settings.formats) > 1 or settings.format == "all":
+        raise SettingsError(f"format={settings.format}: one format at a time here; export_all takes several")
+    samples = samples or Samples()
+    _, path = prepare(checkpoint, settings, samples)
+    what = f"export to {find_format(settings.format).title}"
+    with scratch(path) as folder:
+        file, own = folder / "network.pt", checkpoint
+        try:  # the network as it is, which its file may not be any more; with `train` it is stored in float32
+            save_checkpoint(file, own.net, names=own.names, imgsz=own.imgsz, train_args={}, origin=own.origin, train={})
+        except OSError as error:
+            raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
+        work = (folder, path, file, checkpoint.path, settings, samples, _threads())
+        report: ExportReport = run_alone(what, folder, _in_process, *work, progress=progress, should_stop=should_stop)
+        return report
 
-    images: (H, W, 3) uint8 RGB to compare on (the first 8 are used); noise if there are none.
-    Raises SettingsError, MissingDependencyError, or ExportError. An artifact that was there before survives a failed export.
+
+def _in_process(
+    tell: ProgressFn, folder: Path, path: Path, file: Path, own_path: Path | None, settings: ExportSettings, samples: Samples, threads: int
+) -> ExportReport:
+    import torch
+
+    torch.set_num_threads(threads)
+    checkpoint = replace(load_checkpoint(file), path=own_path)
+    return _work(tell, folder, find_exporter(settings.format), path, checkpoint, settings, samples)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def export_all(
+    checkpoint: Checkpoint,
+    settings: ExportSettings,
+    samples: Samples | None = None,
+    progress: ProgressFn | None = None,
+    should_stop: Stop | None = None,
+) -> ExportTable:
+    """One export a format of `settings.format` ("all": every format that this version has); one that fails does not lose the others.
+
+    Raises SettingsError for a name that is no format, and Stopped.
     """
-    start, tell = time.perf_counter(), progress or (lambda share, label: None)
-    exporter = find_exporter(settings.format)
-    check_takes(settings.format, settings)
-    check_needs(settings.format, settings)
-    exporter.check(settings)
-    path = _target(checkpoint, settings, exporter)
-    imgsz = settings.imgsz or (checkpoint.imgsz, checkpoint.imgsz)
-    info = ModelInfo(checkpoint.names, imgsz, dynamic=settings.dynamic, batch=settings.batch)
-    metadata = encode(info, size=checkpoint.net.size, half=settings.half, origin=checkpoint.origin)
+    names = available() if settings.format == "all" else list(settings.formats)
+    for name in names:
+        find_format(name)
+    rows = []
+    for i, name in enumerate(names):
 
-    # the ending stays, because the runtimes go by it
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{exporter.suffix}")
-    try:
-        tell(0.0, f"writing {path.name}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        exporter.write(ExportJob(fused(checkpoint.net), info, settings, metadata), temporary)
-        tell(0.5, f"comparing {path.name} with the network")
+        def tell(share: float, label: str, i: int = i) -> None:
+            if progress:
+                progress((i + share) / len(names), label)
+
         try:
-            backend = load_backend(temporary, settings.device or "cpu")
-        except CheckpointError as error:
-            raise ExportError(f"the exported model cannot be run here: {str(error).replace(str(temporary), path.name)}") from None
-        parity = compare(checkpoint.net, backend, images)
-        parity.check(settings.tolerance, settings.half)
-        del backend  # it may hold the file open
-        size = sum(f.stat().st_size for f in temporary.rglob("*") if f.is_file()) if temporary.is_dir() else temporary.stat().st_size
-        _replace(temporary, path)
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
-    except ExportError as error:
-        raise ExportError(f"export to {path}: {error}. Nothing was written") from error
-    finally:
-        _remove(temporary)
-    tell(1.0, f"{path.name} gives the same answers as the network")
-    return ExportReport(
-        path=path,
-        format=settings.format,
-        imgsz=imgsz,
-        batch=settings.batch,
-        opset=exporter.opset(settings),
-        dynamic=settings.dynamic,
-        half=settings.half,
-        int8=settings.int8,
-        nms=settings.nms,
-        verdict="verified",
-        compared_on=parity.compared_on,
-        max_abs_error=parity.max_abs_error,
-        mean_abs_error=parity.mean_abs_error,
-        predictions=parity.predictions,
-        predictions_matched=parity.matched,
-        seconds=time.perf_counter() - start,
-        size_bytes=size,
-    )
-
-
-export = export_here
-
-
-def _target(checkpoint: Checkpoint, settings: ExportSettings, exporter: Exporter) -> Path:
-    """Beside the checkpoint, or where the user wants it."""
-    own = checkpoint.path or Path(f"yolov8{checkpoint.net.size}-seg.pt")
-    path = settings.output
-    if path is None:
-        return own.with_name(own.stem + exporter.suffix)
-    named = path.name.endswith(exporter.suffix) and path.name != exporter.suffix
-    if path.is_dir() and not named:
-        return path / (own.stem + exporter.suffix)
-    if not named or path.is_dir() != _is_folder(exporter) and path.exists():
-        raise SettingsError(f"output={path}: must be a folder that exists, or a name that ends in {exporter.suffix}")
-    return path
-
-
-def _is_folder(exporter: Exporter) -> bool:
-    return not exporter.suffix.startswith(".")
-
-
-def _replace(new: Path, path: Path) -> None:
-    """Put the artifact in its place; a folder that was there is removed only when the new one stands."""
-    if not path.is_dir():
-        os.replace(new, path)
-        return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    elif path.exists():
-        path.unlink()
+            report = export(checkpoint, settings.model_copy(update={"format": name}), samples, tell, should_stop)
+            rows.append(Row(name, report))
+            if report.accuracy:
+                samples = replace(samples or Samples(), torch_maps=(report.accuracy.torch_box_map, report.accuracy.torch_mask_map))
+        except MissingDependencyError as error:
+            rows.append(Row(name, None, str(error), missing=True))
+        except (ExportError, SettingsError, CheckpointError, DataError) as error:
+            rows.append(Row(name, None, str(error)))
+    return ExportTable(rows)

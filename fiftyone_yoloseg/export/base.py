@@ -147,6 +147,8 @@ class ExportReport:
     proves: str = ""
     checkpoint: dict[str, str | None] = field(default_factory=dict)
     """path and sha256 of the file that the network came from, as far as known."""
+    machine: str = ""
+    """Name and processor of the machine that the latencies are of."""
 
     @property
     def verified(self) -> bool:
@@ -158,7 +160,8 @@ class ExportReport:
         if not self.verified:
             lines.append(f"not verified: {self.why}. {self.how}")
         if self.compared_on:
-            proof = "same answers as the network" if self.verified else f"compared in its place: {self.proves}"
+            same = "compared with the network" if self.half or self.int8 else "same answers as the network"
+            proof = same if self.verified else f"compared in its place: {self.proves}"
             errors = ", ".join(f"{name} {value:.2g}" for name, value in self.max_abs_error.items())
             found = f"{self.predictions_matched} of {self.predictions} predictions matched"
             lines.append(f"{proof} on {self.compared_on}: {f'max abs error {errors}; ' if errors else ''}{found}")

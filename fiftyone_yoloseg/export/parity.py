@@ -23,13 +23,12 @@ BOX_FACTOR = 100
 """Boxes may differ by so many times the tolerance, in pixels."""
 HALF_FACTOR = 20
 """Half precision may differ by so many times more."""
-MAX_IMAGES = 8
-CONF, IOU = 0.25, 0.7
+MAX_IMAGES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Differences over all inputs compared; see ExportReport. largest: the greatest absolute values of the reference."""
+    """Differences over all inputs compared; see ExportReport. largest: the greatest absolute values of the reference.  found: objects of the artifact."""
 
     compared_on: str
     max_abs_error: dict[str, float]
@@ -37,6 +36,16 @@ class Parity:
     largest: dict[str, float]
     predictions: int
     matched: int
+    found: int = 0
+
+    def check_objects(self, share: float) -> None:
+        """Raise ExportError if too few of the objects are the same ones. For artifacts whose raw outputs may differ, or that return objects."""
+        most = max(self.predictions, self.found)
+        if self.matched < share * most:
+            raise ExportError(
+                f"the exported model does not find the same objects as the network on {self.compared_on}: {self.matched} of {self.predictions}, "
+                f"and {self.found - self.matched} others (at least {share:.0%} must be the same)"
+            )
 
     def check(self, tolerance: float, half: bool) -> None:
         """Raise ExportError if a difference is above the tolerance.
@@ -59,25 +68,45 @@ class Parity:
             )
 
 
-def compare(net: YOLOv8Seg, backend: Backend, images: Sequence[Image] | None = None) -> Parity:
-    """Run the network (eval, float32, CPU) and the artifact on images, or on noise of a fixed seed if there are none."""
+def compare(
+    net: YOLOv8Seg,
+    backend: Backend,
+    images: Sequence[Image] | None = None,
+    *,
+    objects_only: bool = False,
+    least_iou: float = 0.99,
+    conf: float = 0.25,
+    iou: float = 0.7,
+    max_det: int = 300,
+) -> Parity:
+    """Run the network (eval, float32, CPU) and the artifact on images, or on noise of a fixed seed if there are none.
+
+    objects_only: the artifact has NMS inside, so only prototypes and objects can be compared.  least_iou: from which box IoU on two objects of
+    a class are the same.  conf, iou, max_det: how outputs become objects.
+    """
     inputs, compared_on = sample_inputs(backend.info, images)
     parts: dict[str, list[tuple[float, float, float]]] = {}
-    predictions = matched = 0
+    predictions = matched = found = 0
     for batch in inputs:
         with torch.inference_mode():
             reference = cast(RawOutput, net(batch))
         raw = run(backend, batch.to(backend.device))
         raw = RawOutput(raw.pred.cpu().float(), raw.protos.cpu().float())
-        if raw.pred.shape != reference.pred.shape or raw.protos.shape != reference.protos.shape:
+        if raw.protos.shape != reference.protos.shape or not objects_only and raw.pred.shape != reference.pred.shape:
             shapes = [tuple(t.shape) for t in (*raw, *reference)]
             raise ExportError(f"the exported model's outputs have shapes {shapes[0]}, {shapes[1]}; the network's {shapes[2]}, {shapes[3]}")
-        for key, wanted in _parts(reference).items():
-            difference = (_parts(raw)[key] - wanted).abs()
+        values = _parts(raw, objects_only)
+        for key, wanted in _parts(reference, objects_only).items():
+            difference = (values[key] - wanted).abs()
             parts.setdefault(key, []).append((float(difference.max()), float(difference.mean()), float(wanted.abs().max())))
-        for ours, theirs in zip(_objects(reference, batch), _objects(raw, batch), strict=True):
+        size = (batch.shape[2], batch.shape[3])
+        wanted_objects, objects = (
+            decode(r, [letterbox.fit(size, size)] * len(batch), conf=conf, iou=iou, max_det=max_det) for r in (reference, raw)
+        )
+        for ours, theirs in zip(wanted_objects, objects, strict=True):
             predictions += len(ours)
-            matched += _matched(ours, theirs)
+            found += len(theirs)
+            matched += _matched(ours, theirs, least_iou)
     return Parity(
         compared_on,
         # not the built-in max, which loses NaN
@@ -86,6 +115,7 @@ def compare(net: YOLOv8Seg, backend: Backend, images: Sequence[Image] | None = N
         {key: float(np.max([p[2] for p in values])) for key, values in parts.items()},
         predictions,
         matched,
+        found,
     )
 
 
@@ -106,7 +136,9 @@ def sample_inputs(info: ModelInfo, images: Sequence[Image] | None) -> tuple[list
     return batches, f"{len(images)} image{'s' if len(images) > 1 else ''}" if images else "noise"
 
 
-def _parts(raw: RawOutput) -> dict[str, Tensor]:
+def _parts(raw: RawOutput, objects_only: bool) -> dict[str, Tensor]:
+    if objects_only:
+        return {"protos": raw.protos}
     return {
         "boxes_px": raw.pred[:, :4],
         "classes": raw.pred[:, 4:-MASKS],
@@ -115,17 +147,13 @@ def _parts(raw: RawOutput) -> dict[str, Tensor]:
     }
 
 
-def _objects(raw: RawOutput, batch: Tensor) -> list[Instances]:
-    size = (batch.shape[2], batch.shape[3])
-    return decode(raw, [letterbox.fit(size, size)] * len(batch), conf=CONF, iou=IOU, max_det=300)
-
-
-def _matched(ours: Instances, theirs: Instances) -> int:
+def _matched(ours: Instances, theirs: Instances, least_iou: float) -> int:
     """How many of our objects are among theirs."""
     free = np.ones(len(theirs), dtype=bool)
     for box, cls in zip(ours.boxes, ours.classes, strict=True):
-        fits = np.flatnonzero(free & (theirs.classes == cls) & (_iou(box, theirs.boxes) > 0.99))
-        free[fits[:1]] = False
+        overlaps = np.where(free & (theirs.classes == cls), _iou(box, theirs.boxes), 0.0)
+        if len(overlaps) and overlaps.max() > least_iou:
+            free[overlaps.argmax()] = False
     return int((~free).sum())
 
 

@@ -24,7 +24,7 @@ FORMAT_VERSION = 1
 LETTERBOX = {"pad_value": PAD_VALUE, "centered": True, "scale_up": True, "interpolation": "linear", "color": "RGB", "divide_by": 255}
 
 
-def encode(info: ModelInfo, *, size: str, half: bool, origin: str) -> dict[str, str]:
+def encode(info: ModelInfo, *, size: str, half: bool, origin: str, int8: bool = False) -> dict[str, str]:
     """The mapping to store. size: n, s, m, l or x.  origin: where the weights come from."""
     own = {
         "format_version": FORMAT_VERSION,
@@ -36,6 +36,8 @@ def encode(info: ModelInfo, *, size: str, half: bool, origin: str) -> dict[str, 
         "batch": info.batch,
         "size": size,
         "half": half,
+        "int8": int8,
+        "least_conf": info.least_conf,
         "letterbox": LETTERBOX,
         "origin": origin,
     }
@@ -92,4 +94,5 @@ def _info(own: dict[str, Any], path: Path) -> ModelInfo:
         or width % stride
     ):
         raise ValueError("names, imgsz, stride or batch make no sense")
-    return ModelInfo(dict(enumerate(names)), (height, width), stride, bool(own["dynamic"]), batch)
+    least_conf = float(own.get("least_conf", 0.0))  # files of 0.1 do not have it
+    return ModelInfo(dict(enumerate(names)), (height, width), stride, bool(own["dynamic"]), batch, least_conf)

@@ -17,7 +17,7 @@ from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint
 from fiftyone_yoloseg.engine.predictor import Predictor
 from fiftyone_yoloseg.engine.torch_backend import TorchBackend
 from fiftyone_yoloseg.errors import CheckpointError, MissingDependencyError, SettingsError
-from fiftyone_yoloseg.export import ExportReport, export
+from fiftyone_yoloseg.export import ExportReport, Samples, export_here
 from fiftyone_yoloseg.runtime import load_backend
 from fiftyone_yoloseg.types import RawOutput
 
@@ -34,7 +34,9 @@ def one_thread() -> Iterator[None]:
 
 
 def run_export(checkpoint: Checkpoint, folder: Path, kind: str, pictures: Any = None, **settings: Any) -> ExportReport:
-    return export(checkpoint, parse(ExportSettings, {"format": kind, "output": folder / f"a{ENDINGS[kind]}", **settings}), pictures)
+    return export_here(
+        checkpoint, parse(ExportSettings, {"format": kind, "output": folder / f"a{ENDINGS[kind]}", **settings}), Samples(pictures or ())
+    )
 
 
 def largest_error(path: Path, checkpoint: Checkpoint, *shape: int) -> float:
@@ -51,7 +53,7 @@ def largest_error(path: Path, checkpoint: Checkpoint, *shape: int) -> float:
 def test_static(lively_checkpoint: Checkpoint, tmp_path: Path, kind: str) -> None:
     report = run_export(lively_checkpoint, tmp_path, kind, imgsz=(64, 96), batch=2)
     assert (report.path.name, report.verified, report.opset) == (f"a{ENDINGS[kind]}", True, None)
-    assert [p.name for p in tmp_path.iterdir()] == [report.path.name], "nothing else is left"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [report.path.name, f"{report.path.name}.report.json"], "nothing else is left"
     assert largest_error(report.path, lively_checkpoint, 2, 3, 64, 96) < 1e-3
     backend = load_backend(report.path)
     assert (backend.info.names, backend.info.imgsz, backend.info.batch, backend.info.dynamic) == (
@@ -97,7 +99,7 @@ def test_a_second_export_replaces_the_first(lively_checkpoint: Checkpoint, tmp_p
     first = run_export(lively_checkpoint, tmp_path, kind, imgsz=64)
     second = run_export(lively_checkpoint, tmp_path, kind, imgsz=96)
     assert first.path == second.path and load_backend(second.path).info.imgsz == (96, 96)
-    assert [p.name for p in tmp_path.iterdir()] == [second.path.name]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [second.path.name, f"{second.path.name}.report.json"]
 
 
 @formats
@@ -128,13 +130,13 @@ def test_what_is_none_of_ours(tmp_path: Path) -> None:
 
 
 def test_settings_that_make_no_sense(lively_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="opset=17: is for format=onnx only"):
+    with pytest.raises(SettingsError, match="opset=17 with format=torchscript: operator sets are a matter of ONNX"):
         run_export(lively_checkpoint, tmp_path, "torchscript", opset=17)
     with pytest.raises(SettingsError, match="half precision on a GPU only"):
         run_export(lively_checkpoint, tmp_path, "torchscript", half=True)
     path = run_export(lively_checkpoint, tmp_path, "openvino", imgsz=64).path
     with pytest.raises(SettingsError, match="name that ends in .torchscript"):
-        export(lively_checkpoint, parse(ExportSettings, {"format": "torchscript", "output": path / "x.xml"}))
+        export_here(lively_checkpoint, parse(ExportSettings, {"format": "torchscript", "output": path / "x.xml"}))
 
 
 def test_without_openvino(lively_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from fiftyone_yoloseg.config import ExportSettings, parse
 from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint
 from fiftyone_yoloseg.errors import ExportError, MissingDependencyError, SettingsError
-from fiftyone_yoloseg.export import ExportReport, export
+from fiftyone_yoloseg.export import ExportReport, Samples, export_here
 from fiftyone_yoloseg.export.onnx_format import OnnxExporter
 from fiftyone_yoloseg.export.parity import Parity, compare, sample_inputs
 from fiftyone_yoloseg.export.registry import FORMATS
@@ -37,7 +37,7 @@ def one_thread() -> Any:
 
 
 def run_export(checkpoint: Checkpoint, path: Path, images: Any = None, **settings: Any) -> ExportReport:
-    return export(checkpoint, parse(ExportSettings, {"output": path, **settings}), images)
+    return export_here(checkpoint, parse(ExportSettings, {"output": path, **settings}), Samples(images or ()))
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -86,7 +86,7 @@ def test_static_runs_in_onnxruntime_and_opencv(lively_checkpoint: Checkpoint, tm
     assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
     onnx.checker.check_model(model, full_check=True)
     assert not any(node.op_type in ("Shape", "Identity", "Constant") for node in model.graph.node)
-    assert not list(report.path.parent.glob("*.data")) and [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "a.onnx.report.json"]
 
 
 def test_batch_of_a_static_artifact(lively_checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -153,14 +153,17 @@ def test_report(lively_checkpoint: Checkpoint, tmp_path: Path) -> None:
     pictures = [np.random.default_rng(i).integers(0, 256, (50 + i, 70, 3), dtype=np.uint8) for i in range(10)]
     told: list[tuple[float, str]] = []
     settings = parse(ExportSettings, {"output": tmp_path / "a.onnx"})
-    report = export(lively_checkpoint, settings, pictures, lambda share, label: told.append((share, label)))
+    report = export_here(lively_checkpoint, settings, Samples(pictures), lambda share, label: told.append((share, label)))
     assert report.path == tmp_path / "a.onnx" and report.size_bytes == report.path.stat().st_size
-    assert (report.format, report.imgsz, report.opset, report.verified, report.compared_on) == ("onnx", (96, 96), 17, True, "8 images")
+    assert (report.format, report.imgsz, report.opset, report.verified, report.compared_on) == ("onnx", (96, 96), 17, True, "10 images")
     assert set(report.max_abs_error) == {"boxes_px", "classes", "coefficients", "protos"}
     assert all(0 < report.mean_abs_error[k] <= v < 1e-3 for k, v in report.max_abs_error.items())
     assert report.predictions_matched == report.predictions > 0
     assert json.loads(json.dumps(report.to_json()))["max_abs_error"] == report.max_abs_error
-    assert [share for share, _ in told] == [0.0, 0.5, 1.0]
+    assert json.loads((tmp_path / "a.onnx.report.json").read_text()) == json.loads(json.dumps(report.to_json()))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and (shares[0], shares[-1]) == (0.0, 1.0)
+    assert report.latency_ms and report.torch_latency_ms and report.accuracy is None and report.machine
 
 
 def test_same_checkpoint_gives_the_same_file(lively_checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -216,7 +219,7 @@ class Perturbing(OnnxExporter):
 def test_wrong_artifact_is_refused_and_removed(
     lively_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: str, by: float, named: str
 ) -> None:
-    monkeypatch.setattr("fiftyone_yoloseg.export.find_exporter", lambda name: Perturbing(layer, by))
+    monkeypatch.setattr("fiftyone_yoloseg.export.work.find_exporter", lambda name: Perturbing(layer, by))
     with pytest.raises(ExportError, match=f"same answers.*{named}"):
         run_export(lively_checkpoint, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -237,7 +240,7 @@ def test_artifact_that_the_runtime_cannot_load(lively_checkpoint: Checkpoint, tm
         def write(self, job: Any, path: Path) -> None:
             path.write_bytes(b"\x08\x08not a model")
 
-    monkeypatch.setattr("fiftyone_yoloseg.export.find_exporter", lambda name: Broken())
+    monkeypatch.setattr("fiftyone_yoloseg.export.work.find_exporter", lambda name: Broken())
     with pytest.raises(ExportError, match="cannot be run here.*Nothing was written") as caught:
         run_export(lively_checkpoint, tmp_path / "a.onnx")
     assert ".tmp" not in str(caught.value)
@@ -268,16 +271,23 @@ def test_outputs_of_another_shape_are_an_error(lively_checkpoint: Checkpoint) ->
         ({"dynamic": True, "batch": 4}, "batch=4: a dynamic artifact takes any batch"),
         ({"output": Path("model.engine")}, r"ends in \.onnx"),
         ({"batch": 0}, "batch=0"),
+        ({"half": True, "int8": True}, "half=true with int8=true"),
+        ({"int8": True}, "no image to calibrate on"),
+        ({"conf": 0.5}, "conf=0.5: is for nms=true only"),
+        ({"calibration": 8}, "calibration=8: is for int8=true only"),
+        ({"format": "torchscript", "nms": True}, "nms=True with format=torchscript: only the ONNX graph"),
+        ({"format": "openvino", "simplify": True}, "simplify=True with format=openvino: there is no ONNX graph"),
+        ({"format": "torchscript", "int8": True}, "no 8 bit TorchScript"),
         ({"simplifi": True}, "did you mean 'simplify'"),
     ],
 )
 def test_bad_settings(lively_checkpoint: Checkpoint, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        export(lively_checkpoint, parse(ExportSettings, {"output": tmp_path, **settings}))
+        export_here(lively_checkpoint, parse(ExportSettings, {"output": tmp_path, **settings}))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [name for name, module in FORMATS.items() if module is None])
+@pytest.mark.parametrize("name", [name for name, known in FORMATS.items() if known.place is None])
 def test_formats_not_built_yet_say_so(lively_checkpoint: Checkpoint, tmp_path: Path, name: str) -> None:
     with pytest.raises(ExportError, match=f"'{name}' is planned but not built yet"):
         run_export(lively_checkpoint, tmp_path, format=name)
@@ -313,7 +323,7 @@ def test_folder_that_cannot_be_written(lively_checkpoint: Checkpoint, tmp_path: 
 
 def test_default_place_is_beside_the_checkpoint(lively_checkpoint: Checkpoint, tmp_path: Path) -> None:
     checkpoint = Checkpoint(lively_checkpoint.net, lively_checkpoint.names, 64, path=tmp_path / "run" / "best.pt")
-    assert export(checkpoint, ExportSettings()).path == tmp_path / "run" / "best.onnx"
+    assert export_here(checkpoint, ExportSettings()).path == tmp_path / "run" / "best.onnx"
     (tmp_path / "out").mkdir()
     assert run_export(checkpoint, tmp_path / "out").path == tmp_path / "out" / "best.onnx"
     (tmp_path / "folder.onnx").mkdir()

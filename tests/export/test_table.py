@@ -1,0 +1,73 @@
+"""Several exports side by side: what the table says of each, and which of them decide the exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from fiftyone_yoloseg.config import ExportSettings, parse
+from fiftyone_yoloseg.engine.checkpoint import Checkpoint
+from fiftyone_yoloseg.errors import SettingsError
+from fiftyone_yoloseg.export import ExportTable, export_all
+from fiftyone_yoloseg.export.base import Accuracy, ExportReport
+from fiftyone_yoloseg.export.registry import FORMATS, available
+from fiftyone_yoloseg.export.table import Row
+
+
+def report(**changed: object) -> ExportReport:
+    errors = {"boxes_px": 0.05, "classes": 1e-6, "coefficients": 2e-4, "protos": 3e-5}
+    facts = {
+        "path": Path("best.onnx"), "format": "onnx", "imgsz": (64, 64), "batch": 1, "opset": 17, "dynamic": False, "half": False, "int8": False,
+        "nms": False, "verdict": "verified", "compared_on": "2 images", "max_abs_error": errors, "mean_abs_error": errors, "predictions": 3,
+        "predictions_matched": 3, "seconds": 1.0, "size_bytes": 13_700_000, "accuracy": Accuracy(2, 5, 0.5, 0.41, 0.5, 0.4225),
+        "latency_ms": 21.25, "torch_latency_ms": 60.0,
+    }  # fmt: skip
+    return ExportReport(**{**facts, **changed})  # type: ignore[arg-type]
+
+
+def test_rows_by_hand() -> None:
+    elsewhere = report(
+        verdict="unverified", why="no GPU here", how="Run yoloseg val on one", latency_ms=None, torch_latency_ms=None, accuracy=None
+    )
+    table = ExportTable(
+        [
+            Row("onnx", report()),
+            Row("engine", elsewhere),
+            Row("openvino", None, "needs the package 'openvino': pip install x", missing=True),
+            Row("torchscript", None, "broken"),
+        ]
+    )
+    lines = table.text().splitlines()
+    assert lines[1].split() == ["onnx", "13.7", "2.0e-04", "5.0e-02", "+0.0125", "21.2", "60.0", "verified"]
+    assert lines[2].split()[-4:] == ["-", "-", "-", "unverified"]
+    assert [line.split()[-1] for line in lines[3:5]] == ["installed", "failed"]
+    assert lines[5:] == [
+        "engine: not verified: no GPU here. Run yoloseg val on one",
+        "openvino: needs the package 'openvino': pip install x",
+        "torchscript: broken",
+    ]
+    assert [row.format for row in table.failed] == ["torchscript"] and table.paths == [Path("best.onnx")] * 2
+    assert [row["verdict"] for row in table.to_json()] == ["verified", "unverified", "not installed", "failed"]
+    assert table.markdown().splitlines()[2].startswith("| onnx | 13.7 | 2.0e-04 |")
+
+
+def test_formats_that_are_not_installed(lively_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = {need.package for name in available() for need in FORMATS[name].needs}
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in needed else real(name, *rest))
+    settings = parse(ExportSettings, {"format": "onnx,openvino", "imgsz": 64, "output": tmp_path})
+    table = export_all(lively_checkpoint, settings)
+    assert [row.verdict for row in table.rows] == ["not installed"] * 2 and not table.failed
+    assert "onnx: export to ONNX needs the package 'onnxruntime': pip install 'fiftyone-yoloseg[onnx]'" in table.notes
+    with pytest.raises(SettingsError, match="did you mean 'onnx'"):
+        export_all(lively_checkpoint, parse(ExportSettings, {"format": "openvino,onxx"}))
+
+
+def test_what_is_refused_is_in_one_table() -> None:
+    from dataclasses import asdict
+
+    for name in available():
+        for setting, answer in asdict(FORMATS[name].takes).items():
+            assert answer is True or isinstance(answer, str) and len(answer) > 20, (name, setting)
