@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from pathlib import Path
 
 import onnx
@@ -10,7 +11,8 @@ import onnx
 from ..config import ExportSettings
 from ..errors import ExportError, SettingsError
 from .base import Exporter, ExportJob
-from .onnx_graph import build
+from .onnx_graph import Suppression, build
+from .onnx_int8 import quantize
 
 SUFFIX = ".onnx"
 DEFAULT_OPSET = 17  # runs in every ONNX Runtime and OpenCV of the last years
@@ -40,6 +42,7 @@ class OnnxExporter(Exporter):
             half=settings.half,
             opset=self.opset(settings),
             metadata=job.metadata,
+            nms=Suppression(settings.conf, settings.iou, settings.max_det) if settings.nms else None,
         )
         if settings.simplify:
             model = _simplified(model)
@@ -47,7 +50,13 @@ class OnnxExporter(Exporter):
             onnx.checker.check_model(model, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise ExportError(f"the ONNX graph is not valid: {str(error).strip().splitlines()[0]}") from error
-        onnx.save_model(model, str(path))
+        if not settings.int8:
+            onnx.save_model(model, str(path))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "float.onnx"
+            onnx.save_model(onnx.shape_inference.infer_shapes(model), str(whole))
+            quantize(whole, path, job.calibration, info.batch)
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:

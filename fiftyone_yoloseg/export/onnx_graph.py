@@ -8,7 +8,7 @@ because float16 cannot tell neighbouring pixels apart beyond 2048 and half pixel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,24 @@ from torch import Tensor
 from ..nn.head import MASKS, REG_MAX, STRIDES, make_anchors
 from ..nn.model import YOLOv8Seg
 from .mirror import Features, features
+from .onnx_nms import append
 
 Array = npt.NDArray[Any]
+
+
+class Suppression(NamedTuple):
+    """Settings of NMS inside the graph, see `ExportSettings`."""
+
+    conf: float
+    iou: float
+    max_det: int
 
 
 class OnnxOps:
     """`mirror.Ops` for ONNX: values are names, every call appends a node."""
 
-    def __init__(self, half: bool) -> None:
+    def __init__(self, half: bool, opset: int) -> None:
+        self.opset = opset
         self.dtype: Any = np.float16 if half else np.float32
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
@@ -96,27 +106,43 @@ def build(
     half: bool,
     opset: int,
     metadata: Mapping[str, str],
+    nms: Suppression | None = None,
 ) -> onnx.ModelProto:
-    """The ONNX model of a fused network. imgsz: (height, width) of a static graph; `dynamic` takes any batch and multiples of 32."""
-    ops = OnnxOps(half)
+    """The ONNX model of a fused network. imgsz: (height, width) of a static graph; `dynamic` takes any batch and multiples of 32.
+
+    nms: with non-maximum suppression and masks inside, see `onnx_nms` for the outputs.
+    """
+    ops = OnnxOps(half, opset)
     images = ops.node("Cast", "images.half", ["images"], to=TensorProto.FLOAT16) if half else "images"
     found = features(net, ops, images)
     anchors, strides = _dynamic_anchors(ops, found) if dynamic else _static_anchors(ops, imgsz)
-    _decode(ops, net, found, anchors, strides, half)
+    parts = _decode(ops, net, found, anchors, strides, half)
     if half:
         ops.node("Cast", "output1", [found.protos], to=TensorProto.FLOAT)
     else:
         _rename_output(ops, found.protos, "output1")
 
     height, width = imgsz
+    outputs = ["output0", "output1"]
     count = sum((height // s) * (width // s) for s in STRIDES)
     shapes: dict[str, list[int | str]] = {
         "images": ["batch", 3, "height", "width"] if dynamic else [batch, 3, height, width],
         "output0": ["batch", 4 + net.nc + MASKS, "anchors"] if dynamic else [batch, 4 + net.nc + MASKS, count],
         "output1": ["batch", MASKS, "mask_height", "mask_width"] if dynamic else [batch, MASKS, height // 4, width // 4],
     }
-    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
-    graph = helper.make_graph(ops.nodes, "yolov8-seg", [values["images"]], [values["output0"], values["output1"]], [*ops.weights.values()])
+    if nms is None:
+        ops.node("Concat", "output0", parts, axis=1)
+    else:
+        append(ops, parts, net.nc, conf=nms.conf, iou=nms.iou, max_det=nms.max_det, imgsz=None if dynamic else imgsz, anchors=count)
+        places: int | str = "objects" if dynamic else min(nms.max_det, count)
+        shapes["output0"] = [shapes["images"][0], places, 6 + MASKS]
+        shapes["masks"] = [shapes["images"][0], places, *shapes["output1"][2:]]
+        outputs.append("masks")
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.UINT8 if name == "masks" else TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    }
+    graph = helper.make_graph(ops.nodes, "yolov8-seg", [values["images"]], [values[name] for name in outputs], [*ops.weights.values()])
     imports = [helper.make_opsetid("", opset)]
     # the oldest file version that has this operator set, so that older runtimes can read it
     model = helper.make_model(
@@ -164,8 +190,8 @@ def _dynamic_anchors(ops: OnnxOps, found: Features[str]) -> tuple[str, str]:
     return ops.node("Concat", "anchors", centres, axis=2), ops.node("Concat", "strides", strides, axis=2)
 
 
-def _decode(ops: OnnxOps, net: YOLOv8Seg, found: Features[str], anchors: str, strides: str, half: bool) -> None:
-    """Everything after the head's convolutions, up to output0. See SegmentationHead.decode."""
+def _decode(ops: OnnxOps, net: YOLOv8Seg, found: Features[str], anchors: str, strides: str, half: bool) -> list[str]:
+    """Everything after the head's convolutions, up to the parts of output0: boxes, scores, coefficients. See SegmentationHead.decode."""
 
     def join(name: str, levels: list[str], channels: int) -> str:
         flat = [ops.node("Reshape", f"{name}.{s}", [x, ops.integers(0, channels, -1)]) for s, x in zip(STRIDES, levels, strict=True)]
@@ -184,4 +210,5 @@ def _decode(ops: OnnxOps, net: YOLOv8Seg, found: Features[str], anchors: str, st
     centre = ops.node("Add", "boxes.centre", [anchors, shift])
     size = ops.node("Add", "boxes.size", [left_top, right_bottom])
     scores = ops.node("Sigmoid", "scores.sigmoid", [join("scores", found.scores, net.nc)])
-    ops.node("Concat", "output0", [centre, size, scores, join("coefficients", found.coefficients, MASKS)], axis=1)
+    boxes = ops.node("Concat", "boxes", [centre, size], axis=1)
+    return [boxes, scores, join("coefficients", found.coefficients, MASKS)]

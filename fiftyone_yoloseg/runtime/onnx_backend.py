@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,36 @@ OUTPUTS = ["output0", "output1"]
 class OnnxBackend:
     """Runs an artifact of export(format="onnx"). Raises CheckpointError if the file is anything else or damaged."""
 
-    def __init__(self, path: Path, device: str | None = None) -> None:
+    def __init__(self, path: Path, device: str | None = None, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
             raise MissingDependencyError("onnxruntime", "running an ONNX model", "onnx")
-        self.device, providers = _providers(device)
-        self.session = _session(path, providers)
-        if providers[0] != "CPUExecutionProvider" and self.session.get_providers()[0] == "CPUExecutionProvider":
+        self.device, chosen = _named(providers) if providers else _providers(device)
+        self.session = _session(path, chosen, threads)
+        if self.device.type != "cpu" and self.session.get_providers()[0] == "CPUExecutionProvider":
             self.device = torch.device("cpu")  # ONNX Runtime has CUDA, but its libraries do not load here
         self.info = decode(self.session.get_modelmeta().custom_metadata_map, path)
         inputs, outputs = self.session.get_inputs(), {o.name: o.shape for o in self.session.get_outputs()}
-        channels = 4 + len(self.info.names) + MASKS
-        if [i.name for i in inputs] != ["images"] or list(outputs) != OUTPUTS or outputs["output0"][1] != channels:
+        self.nms = self.info.least_conf > 0 or "masks" in outputs
+        names, channels = ([*OUTPUTS, "masks"], 6 + MASKS) if self.nms else (OUTPUTS, 4 + len(self.info.names) + MASKS)
+        if [i.name for i in inputs] != ["images"] or list(outputs) != names or outputs["output0"][2 if self.nms else 1] != channels:
             raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
 
     def __call__(self, images: torch.Tensor) -> RawOutput:
         """See types.Backend. Raises SettingsError for a shape that a static artifact does not take."""
         check_shape(self.info, images)
-        pred, protos = self.session.run(OUTPUTS, {"images": images.cpu().numpy()})
-        return RawOutput(torch.from_numpy(pred).to(self.device), torch.from_numpy(protos).to(self.device))
+        pred, protos = (torch.from_numpy(a).to(self.device) for a in self.session.run(OUTPUTS, {"images": images.cpu().numpy()}))
+        return RawOutput(_as_raw(pred, len(self.info.names)) if self.nms else pred, protos)
+
+
+def _as_raw(found: torch.Tensor, classes: int) -> torch.Tensor:
+    """(B, N, 6 + 32) objects of an artifact with NMS inside, see `export.onnx_nms` -> (B, 4 + classes + 32, N) as from any artifact.
+
+    Each object has a probability for its own class only, so that another NMS with the same or a larger IoU finds nothing to do.
+    """
+    corners, score, cls, coefficients = found[..., :4], found[..., 4:5], found[..., 5].long(), found[..., 6:]
+    centre, size = (corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]
+    scores = torch.nn.functional.one_hot(cls.clamp(0, classes - 1), classes) * score
+    return torch.cat((centre, size, scores, coefficients), 2).transpose(1, 2)
 
 
 def _providers(device: str | None) -> tuple[torch.device, list[Any]]:
@@ -56,13 +69,23 @@ def _providers(device: str | None) -> tuple[torch.device, list[Any]]:
     return torch.device("cpu"), ["CPUExecutionProvider"]
 
 
-def _session(path: Path, providers: list[Any]) -> Any:
+def _named(providers: Sequence[str]) -> tuple[torch.device, list[Any]]:
+    """Providers as the user names them. Raises SettingsError for one that is not there."""
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    if wrong := [name for name in providers if name not in there]:
+        raise SettingsError(f"providers={wrong[0]}: the installed onnxruntime has {', '.join(there)}")
+    return torch.device("cpu"), list(providers)
+
+
+def _session(path: Path, providers: list[Any], threads: int | None) -> Any:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors  # type: ignore[import-untyped, unused-ignore]
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()  # what the user, or a container's limit, set for torch holds here too
+    options.intra_op_num_threads = threads or torch.get_num_threads()  # what the user, or a container's limit, set for torch holds here too
     options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
