@@ -27,6 +27,7 @@ from .values import (
     SquareSize,
     TrainBatch,
     Unit,
+    Words,
     _problem,
     _switch,
 )
@@ -65,6 +66,15 @@ class DecodeSettings(DeviceSettings):
     iou: Unit = Field(0.7, description="NMS: boxes of one class that overlap more than this are one object")
     max_det: int = Field(300, ge=1, description="at most so many objects an image, the most confident first")
     half: bool = Field(False, description="run the network in half precision (GPU only)")
+    runtime: Literal["torch", "auto"] = Field(
+        "torch",
+        description="auto: on a CPU, the fastest verified export of this checkpoint that lies beside it, by the times that its report has of this machine",
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads of a forward pass; as many as torch has if not given")
+    providers: Words | None = Field(
+        None,
+        description="of an exported model: ONNX Runtime's providers or OpenVINO's devices, in order of preference; by `device` if not given",
+    )
 
 
 class PredictSettings(DecodeSettings):

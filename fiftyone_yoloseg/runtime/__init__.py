@@ -3,23 +3,66 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..config import DecodeSettings
+from ..engine.checkpoint import Checkpoint
+from ..errors import CheckpointError, SettingsError
 from ..types import Backend
 
+log = logging.getLogger(__name__)
 _BACKENDS = {
     ".onnx": ("onnx_backend", "OnnxBackend"),
     ".torchscript": ("torchscript_backend", "TorchScriptBackend"),
     "_openvino_model": ("openvino_backend", "OpenVinoBackend"),
 }
-"""How the names of artifacts end -> module, class."""
+"""How the names of artifacts end -> module, class. An ending that ends in another one comes before it."""
+_WITH_PROVIDERS = (".onnx", "_openvino_model")
 
 
-def load_backend(path: str | Path, device: str | None = None) -> Backend:
-    """The backend for an artifact that export() wrote, chosen by the end of its name. device: as in the settings; None: the best there is.
+def open_backend(checkpoint: Checkpoint | None, path: Path | None, settings: DecodeSettings) -> Backend:
+    """What predicts: the network of a checkpoint, in torch or with runtime="auto" in the fastest runtime; or the artifact at `path`.
 
-    Raises CheckpointError (missing, unknown, damaged, another task, not ours), MissingDependencyError or SettingsError (device).
+    Raises as `load_backend`, and SettingsError for settings that mean nothing for the model.
+    """
+    if checkpoint is None:
+        assert path is not None
+        return load_backend(path, settings.device, settings.threads, settings.providers)
+    if settings.providers:
+        raise SettingsError(f"providers={','.join(settings.providers)}: is for exported models; a checkpoint runs in torch, on device=")
+    import torch
+
+    from ..engine.devices import select_device
+    from ..engine.torch_backend import TorchBackend
+    from .auto import fastest
+
+    device = select_device(settings.device)
+    if settings.runtime == "auto" and (artifact := fastest(checkpoint, settings, device)) is not None:
+        return load_backend(artifact, "cpu", settings.threads)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)  # torch has one number for the whole process
+    return TorchBackend(checkpoint.net, checkpoint.info, device, settings.half)
+
+
+def warn_of_floor(backend: Backend, settings: DecodeSettings) -> None:
+    """Say so if an artifact with NMS inside has left out objects that the settings ask for."""
+    if settings.conf < backend.info.least_conf:
+        log.warning(
+            "conf=%g: the model was exported with nms=true and conf=%g, and finds nothing below that",
+            settings.conf,
+            backend.info.least_conf,
+        )
+
+
+def load_backend(
+    path: str | Path, device: str | None = None, threads: int | None = None, providers: Sequence[str] | None = None
+) -> Backend:
+    """The backend for an artifact that export() wrote, chosen by the end of its name.
+
+    device: as in the settings; None: the best there is.  threads: None: as many as torch has.  providers: of ONNX Runtime and OpenVINO only.
+    Raises CheckpointError (missing, unknown, damaged, another task, not ours), MissingDependencyError or SettingsError (device, providers).
     """
     path = Path(path)
     if not path.exists():
@@ -32,5 +75,8 @@ def load_backend(path: str | Path, device: str | None = None) -> Backend:
     if path.is_file() and path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
     module, name = _BACKENDS[ending]
-    backend: Backend = getattr(importlib.import_module(f".{module}", __name__), name)(path, device)
+    if providers and ending not in _WITH_PROVIDERS:
+        raise SettingsError(f"providers={','.join(providers)}: is for ONNX and OpenVINO models; leave it out for {path.name}")
+    options = {"providers": providers} if providers else {}
+    backend: Backend = getattr(importlib.import_module(f".{module}", __name__), name)(path, device, threads, **options)
     return backend

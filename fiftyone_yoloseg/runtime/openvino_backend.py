@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .metadata import OPENVINO_FILE, check_shape, decode
 class OpenVinoBackend:
     """Runs an artifact of export(format="openvino"). Raises CheckpointError if the folder is anything else or damaged."""
 
-    def __init__(self, path: Path, device: str | None = None) -> None:
+    def __init__(self, path: Path, device: str | None = None, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
         if importlib.util.find_spec("openvino") is None:
             raise MissingDependencyError("openvino", "running an OpenVINO model", "openvino")
         if device is not None and select_device(device).type != "cpu":
@@ -30,7 +31,7 @@ class OpenVinoBackend:
         channels = 4 + len(self.info.names) + MASKS
         if not {"output0", "output1"} <= set(outputs) or outputs["output0"][1] != channels:
             raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
-        self.compiled = _compiled(model)
+        self.compiled = _compiled(model, threads, providers or ["CPU"])
 
     def __call__(self, images: torch.Tensor) -> RawOutput:
         """See types.Backend. Raises SettingsError for a shape that a static artifact does not take."""
@@ -59,9 +60,15 @@ def _metadata(model: Any) -> dict[str, str]:
     return {key: str(getattr(value, "value", value)) for key, value in model.get_rt_info(["model_info"]).value.items()}
 
 
-def _compiled(model: Any) -> Any:
+def _compiled(model: Any, threads: int | None, devices: Sequence[str]) -> Any:
+    """devices: OpenVINO's names, in order of preference. Raises SettingsError for one that is not there."""
     import openvino
 
+    core = openvino.Core()
+    if wrong := [name for name in devices if name.split(".")[0] not in {d.split(".")[0] for d in core.available_devices}]:
+        raise SettingsError(f"providers={wrong[0]}: OpenVINO finds {', '.join(core.available_devices)} here")
     # full precision, whatever the processor would prefer: the answers are those that the export was compared with
-    wanted = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    return openvino.Core().compile_model(model, "CPU", wanted)
+    wanted: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if list(devices) == ["CPU"]:
+        wanted["INFERENCE_NUM_THREADS"] = threads or torch.get_num_threads()
+    return core.compile_model(model, devices[0] if len(devices) == 1 else "AUTO:" + ",".join(devices), wanted)

@@ -18,7 +18,9 @@ from .metadata import TORCHSCRIPT_FILE, check_shape, decode
 class TorchScriptBackend:
     """Runs an artifact of export(format="torchscript"). Raises CheckpointError if the file is anything else or damaged."""
 
-    def __init__(self, path: Path, device: str | None = None) -> None:
+    def __init__(self, path: Path, device: str | None = None, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)  # torch has one number for the whole process
         self.path, self.device = path, select_device(device)
         extra = {TORCHSCRIPT_FILE: ""}
         try:

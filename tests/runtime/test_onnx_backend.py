@@ -18,7 +18,7 @@ from fiftyone_yoloseg.engine.checkpoint import Checkpoint
 from fiftyone_yoloseg.engine.predictor import Predictor
 from fiftyone_yoloseg.engine.torch_backend import TorchBackend
 from fiftyone_yoloseg.errors import CheckpointError, MissingDependencyError, SettingsError
-from fiftyone_yoloseg.export import export
+from fiftyone_yoloseg.export import export_here
 from fiftyone_yoloseg.runtime import load_backend
 from fiftyone_yoloseg.runtime.metadata import KEY, decode, encode
 from fiftyone_yoloseg.types import Backend, ModelInfo
@@ -34,14 +34,14 @@ def one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def static(lively_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(
+    return export_here(
         lively_checkpoint, parse(ExportSettings, {"output": tmp_path_factory.mktemp("s") / "a.onnx", "imgsz": [64, 96], "batch": 2})
     ).path
 
 
 @pytest.fixture(scope="module")
 def dynamic(lively_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(lively_checkpoint, parse(ExportSettings, {"output": tmp_path_factory.mktemp("d") / "a.onnx", "dynamic": True})).path
+    return export_here(lively_checkpoint, parse(ExportSettings, {"output": tmp_path_factory.mktemp("d") / "a.onnx", "dynamic": True})).path
 
 
 def pictures() -> list[np.ndarray]:
@@ -85,7 +85,7 @@ def test_raw_outputs(lively_checkpoint: Checkpoint, dynamic: Path) -> None:
 
 
 def test_half_artifact(lively_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    path = export(lively_checkpoint, parse(ExportSettings, {"output": tmp_path / "h.onnx", "half": True, "imgsz": 64})).path
+    path = export_here(lively_checkpoint, parse(ExportSettings, {"output": tmp_path / "h.onnx", "half": True, "imgsz": 64})).path
     x = torch.rand(1, 3, 64, 64)
     raw = load_backend(path, "cpu")(x)
     with torch.inference_mode():
@@ -104,6 +104,13 @@ def test_static_artifact_refuses_other_shapes(static: Path) -> None:
 def test_threads_follow_torch(static: Path) -> None:
     backend: Any = load_backend(static, "cpu")
     assert backend.session.get_session_options().intra_op_num_threads == torch.get_num_threads() == 1
+
+
+def test_threads_and_providers_are_settings(static: Path) -> None:
+    backend: Any = load_backend(static, threads=2, providers=["CPUExecutionProvider"])
+    assert backend.session.get_session_options().intra_op_num_threads == 2 and backend.session.get_providers() == ["CPUExecutionProvider"]
+    with pytest.raises(SettingsError, match="providers=Magic: the installed onnxruntime has .*CPUExecutionProvider"):
+        load_backend(static, providers=["Magic"])
 
 
 def test_gpu_without_cuda_in_onnxruntime(static: Path, monkeypatch: pytest.MonkeyPatch) -> None:
