@@ -7,27 +7,27 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .config import ExportSettings, PredictSettings, TrainSettings, ValSettings, parse
+from .config import DecodeSettings, ExportSettings, PredictSettings, TrainSettings, ValSettings, parse
 from .console import progress_bar, show_log
 from .data.load import load_data, one_class
 from .engine.checkpoint import NEW_MODEL, Checkpoint, load_checkpoint, new_checkpoint
-from .engine.devices import select_device
 from .engine.metrics import Metrics
 from .engine.predictor import Predictor
 from .engine.sources import frames
-from .engine.torch_backend import TorchBackend
 from .engine.trainer import TrainResult, train
 from .engine.validator import validate
-from .errors import CheckpointError, DataError, SettingsError
+from .errors import CheckpointError, DataError, ExportError, SettingsError
 from .nn.model import YOLOv8Seg
 from .results import Results
-from .types import Backend, Names
+from .types import Backend, Names, ProgressFn
 
 if TYPE_CHECKING:
     from .engine.events import TrainingListener
-    from .export.base import ExportReport
+    from .export import ExportReport, ExportTable, Samples
 
 log = logging.getLogger(__name__)
+_ANY = DecodeSettings(conf=1.0)
+"""To open a model that nothing is asked of yet."""
 
 
 class YOLO:
@@ -41,7 +41,7 @@ class YOLO:
     def __init__(self, model: str | Path = "yolov8n-seg.yaml") -> None:
         self.path: Path | None = None
         self.checkpoint: Checkpoint | None = None
-        self._backends: dict[tuple[str | None, bool], Backend] = {}
+        self._backends: dict[tuple[Any, ...], Backend] = {}
         path = Path(model).expanduser()
         if not path.exists() and NEW_MODEL.fullmatch(str(model)):
             self.checkpoint = new_checkpoint(str(model))
@@ -49,7 +49,7 @@ class YOLO:
             self.path, self.checkpoint = path, load_checkpoint(path)
         elif path.exists():
             self.path = path
-            self._backend(None)
+            self._backend(_ANY)
         else:
             raise CheckpointError(f"{model}: no such file; for a new network use yolov8{{n,s,m,l,x}}-seg.yaml")
 
@@ -61,7 +61,7 @@ class YOLO:
     @property
     def names(self) -> Names:
         """Class index -> name."""
-        return self.checkpoint.names if self.checkpoint else self._backend(None).info.names
+        return self.checkpoint.names if self.checkpoint else self._backend(_ANY).info.names
 
     def train(
         self, *, should_stop: Callable[[], bool] | None = None, listeners: Sequence[TrainingListener] = (), **settings: Any
@@ -96,7 +96,7 @@ class YOLO:
             records = load_data(data, (wanted.split,), progress)
             if self.checkpoint and self.checkpoint.train_args.get("single_cls"):
                 records = one_class(records)
-            backend = self._backend(wanted.device, wanted.half)
+            backend = self._backend(wanted)
             return validate(backend, records.splits[wanted.split], records.names, wanted, progress=progress)
 
     @overload
@@ -112,22 +112,57 @@ class YOLO:
         """
         wanted = parse(PredictSettings, settings)
         self._need_weights()
-        results = self._results(source, Predictor(self._backend(wanted.device, wanted.half), wanted))
+        results = self._results(source, Predictor(self._backend(wanted), wanted))
         return results if stream else list(results)
 
     __call__ = predict
 
-    def export(self, **settings: Any) -> Path:
-        """Write the model in another format and compare it with torch; see `ExportSettings`. Returns the artifact's path."""
-        return self.export_report(**settings).path
+    @overload
+    def export(self, *, format: list[str] | tuple[str, ...], **settings: Any) -> list[Path]: ...
+    @overload
+    def export(self, *, format: str = "onnx", **settings: Any) -> Path: ...
+    def export(self, *, format: str | list[str] | tuple[str, ...] = "onnx", **settings: Any) -> Path | list[Path]:
+        """Write the model in another format and compare it with torch; see `ExportSettings`. Returns the artifact's path.
+
+        A list of formats gives a list of paths; if one of them fails, ExportError tells which, and the others are there.
+        """
+        if isinstance(format, str):
+            return self.export_report(format=format, **settings).path
+        table = self.export_table(format=format, **settings)
+        if wrong := [row for row in table.rows if row.report is None]:
+            written = ", ".join(map(str, table.paths)) or "none"
+            raise ExportError("; ".join(f"{row.format}: {row.error}" for row in wrong) + f". Written: {written}")
+        return table.paths
 
     def export_report(self, **settings: Any) -> ExportReport:
-        """As `export`, with the measured differences."""
+        """As `export` to one format, with the measured differences."""
         from .export import export
 
-        show_log()
+        wanted = parse(ExportSettings, settings)
+        with progress_bar("exporting") as progress:
+            return export(*self._export_arguments(wanted, progress), progress)
+
+    def export_table(self, **settings: Any) -> ExportTable:
+        """Export to several formats, each whether or not the others work: a row each, with the report or what went wrong."""
+        from .export import export_all
+
+        wanted = parse(ExportSettings, settings)
+        with progress_bar("exporting") as progress:
+            return export_all(*self._export_arguments(wanted, progress), progress)
+
+    def _export_arguments(self, wanted: ExportSettings, progress: ProgressFn) -> tuple[Checkpoint, ExportSettings, Samples | None]:
+        from .export import from_data
+
         checkpoint = self._need_checkpoint("cannot be exported again")
-        return export(checkpoint, parse(ExportSettings, settings))
+        if wanted.data or wanted.int8:
+            data = wanted.data or self._remembered_data()
+            return checkpoint, wanted, from_data(checkpoint, wanted, data, progress) if data else None
+        try:
+            data = self._remembered_data()
+            return checkpoint, wanted, from_data(checkpoint, wanted, data, progress) if data else None
+        except DataError as error:
+            log.warning("compared on noise, because the dataset that the model remembers cannot be used: %s", error)
+            return checkpoint, wanted, None
 
     def _results(self, source: Any, predictor: Predictor) -> Iterator[Results]:
         from itertools import islice
@@ -145,16 +180,14 @@ class YOLO:
         if not readable and first is not None:
             raise DataError(f"none of the images can be read; the first: {first}")
 
-    def _backend(self, device: str | None, half: bool = False) -> Backend:
-        key = device, half
-        if key not in self._backends:
-            if self.checkpoint is not None:
-                self._backends[key] = TorchBackend(self.checkpoint.net, self.checkpoint.info, select_device(device), half)
-            else:
-                from .runtime import load_backend
+    def _backend(self, wanted: DecodeSettings) -> Backend:
+        from .runtime import open_backend, warn_of_floor
 
-                assert self.path is not None
-                self._backends[key] = load_backend(self.path, device)
+        input_ = (getattr(wanted, "imgsz", None), getattr(wanted, "rect", None)) if wanted.runtime == "auto" else ()  # it decides what fits
+        key = (wanted.device, wanted.half, wanted.runtime, wanted.threads, wanted.providers, *input_)
+        if key not in self._backends:
+            self._backends[key] = open_backend(self.checkpoint, self.path, wanted)
+        warn_of_floor(self._backends[key], wanted)
         return self._backends[key]
 
     def _need_checkpoint(self, what: str) -> Checkpoint:

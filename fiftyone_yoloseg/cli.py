@@ -142,8 +142,30 @@ def _predict(settings: config.PredictCommand) -> None:
 def _export(settings: config.ExportCommand) -> None:
     from .api import YOLO
 
-    report = YOLO(settings.model).export_report(**_given(settings))
-    print(report.summary())
+    model, given = YOLO(settings.model), _given(settings)
+    if len(settings.formats) == 1 and settings.format != "all":
+        print(model.export_report(**given).summary())
+        return
+    table = model.export_table(**given)
+    print(table.text())
+    if table.failed:
+        sys.exit(1)
+
+
+def _benchmark(settings: config.BenchmarkCommand) -> None:
+    import tempfile
+    from contextlib import nullcontext
+    from pathlib import Path
+
+    from .api import YOLO
+
+    with nullcontext(settings.output) if settings.output else tempfile.TemporaryDirectory() as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        given = {**_given(settings), "format": settings.format, "output": Path(folder)}
+        table = YOLO(settings.model).export_table(**given)
+    print(table.text())
+    if table.failed:
+        sys.exit(1)
 
 
 def _convert(settings: config.ConvertCommand) -> None:
@@ -228,6 +250,7 @@ COMMANDS: dict[str, tuple[type[Settings], Callable[[Any], None]]] = {
     "val": (config.ValCommand, _val),
     "predict": (config.PredictCommand, _predict),
     "export": (config.ExportCommand, _export),
+    "benchmark": (config.BenchmarkCommand, _benchmark),
     "convert": (config.ConvertCommand, _convert),
     "check": (config.CheckCommand, _check),
     "find_label_errors": (config.FindLabelErrorsCommand, _find_label_errors),

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from fiftyone_yoloseg import YOLO
+from fiftyone_yoloseg.config import PredictSettings
 from fiftyone_yoloseg.data.images import read_image
 from fiftyone_yoloseg.engine.trainer import TrainResult
-from fiftyone_yoloseg.errors import CheckpointError, DataError, SettingsError
+from fiftyone_yoloseg.errors import CheckpointError, DataError, ExportError, SettingsError
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.results import Results
 from fiftyone_yoloseg.types import RawOutput
@@ -164,13 +165,14 @@ def test_export_gives_the_same_objects(lively_file: Path, tiny_dataset: Path, tm
 
 def test_report_of_an_export(lively: YOLO, tmp_path: Path) -> None:
     report = lively.export_report(output=tmp_path, simplify=False)
-    first, second = report.summary().splitlines()
+    first, second, third = report.summary().splitlines()
     assert first.startswith(f"onnx {tmp_path / 'best.onnx'} (") and first.endswith(" MB)")
     assert (
         "same answers as the network on " in second
         and "boxes_px" in second
         and f"{report.predictions_matched} of {report.predictions} predictions" in second
     )
+    assert third.startswith(f"{report.latency_ms:.1f} ms a batch of 1, torch ")
 
 
 def test_models_that_are_none(tmp_path: Path) -> None:
@@ -207,3 +209,53 @@ def test_classes_that_do_not_match(lively: YOLO, tiny_dataset: Path, tmp_path: P
     other.write_text(f"path: {tiny_dataset.parent}\ntrain: images/train\nval: images/val\nnames: [disc, ring, star]\n")
     with pytest.raises(DataError, match="the classes differ: .*'ring'"):
         lively.val(data=other, workers=0)
+
+
+def test_several_formats_do_not_lose_each_other(lively_file: Path, tmp_path: Path) -> None:
+    shutil.copy(lively_file, tmp_path / "best.pt")
+    model = YOLO(tmp_path / "best.pt")
+    assert model.export(format=["torchscript", "onnx"], imgsz=64) == [tmp_path / "best.torchscript", tmp_path / "best.onnx"]
+    (tmp_path / "best.torchscript").unlink()
+    with pytest.raises(ExportError, match=r"torchscript: opset=17 with format=torchscript: .*\. Written: .*best\.onnx"):
+        model.export(format=["torchscript", "onnx"], imgsz=64, opset=17)
+    with pytest.raises(SettingsError, match="one format at a time"):
+        model.export(format="torchscript,onnx")
+    table = model.export_table(format=["torchscript", "onnx"], imgsz=64, opset=17)
+    assert [row.verdict for row in table.rows] == ["failed", "verified"] and len(table.failed) == 1
+
+
+def test_the_fastest_runtime_is_chosen(lively_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By the reports beside the checkpoint; only what gives torch's answers on this machine counts."""
+    import json
+
+    shutil.copy(lively_file, tmp_path / "best.pt")
+    image = np.zeros((64, 64, 3), np.uint8)
+    path = YOLO(tmp_path / "best.pt").export(imgsz=64, dynamic=True)
+    report = path.with_name("best.onnx.report.json")
+    facts = json.loads(report.read_text())
+
+    def chosen(**changed: object) -> str:
+        report.write_text(json.dumps({**facts, "latency_ms": 1.0, "torch_latency_ms": 9.0, **changed}))
+        model = YOLO(tmp_path / "best.pt")
+        with caplog.at_level(logging.INFO, "fiftyone_yoloseg"):
+            caplog.clear()
+            model(image, runtime="auto", device="cpu", imgsz=64)
+        assert sum("runtime=auto: " in m for m in caplog.messages) == 1
+        (backend,) = model._backends.values()
+        return type(backend).__name__
+
+    assert chosen() == "OnnxBackend" and "runtime=auto: best.onnx, 1.0 ms a batch where torch takes 9.0" in caplog.text
+    for reason in (
+        {"latency_ms": 10.0},
+        {"int8": True},
+        {"verdict": "unverified"},
+        {"machine": "another"},
+        {"dynamic": False},
+        {"checkpoint": {"path": None, "sha256": "0" * 64}},
+        {"latency_ms": None},
+    ):
+        assert chosen(**reason) == "TorchBackend", reason
+    report.write_text("{")
+    assert type(YOLO(tmp_path / "best.pt")._backend(PredictSettings(runtime="auto", device="cpu"))).__name__ == "TorchBackend"
+    with pytest.raises(SettingsError, match="providers=CPUExecutionProvider: is for exported models"):
+        YOLO(tmp_path / "best.pt")(image, providers="CPUExecutionProvider")

@@ -222,6 +222,9 @@ BAD = {
     "remembers nothing": ("val model={best.pt}", "remembers no dataset"),
     "no device": ("predict model={best.pt} source={image} device=cuda:99", "device='cuda:99'"),
     "unknown format": ("export model={best.pt} format=onxx", "onxx"),
+    "unknown among formats": ("export model={best.pt} format=onnx,onxx", "did you mean 'onnx'"),
+    "export to a file's inside": ("export model={best.pt} output={no.jpg}/a.onnx", "cannot be written"),
+    "data of other classes": ("export model={best.pt} data={classes.yaml}", "are not those of the network"),
     "bad opset": ("export model={best.pt} opset=12", "opset='12'"),
     "bad output": ("export model={best.pt} output=model.engine", "output=model.engine"),
     "nothing to resume": ("train model={best.pt} data={dataset.yaml} resume=true", "nothing to resume"),
@@ -256,3 +259,15 @@ def test_as_a_program(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "fiftyone_yoloseg", "trian"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "yoloseg: unknown command 'trian': did you mean 'train'?\n"
+
+
+def test_several_formats_and_the_exit_code(run: Run, lively_file: Path, tmp_path: Path) -> None:
+    arguments = ("export", f"model={lively_file}", f"output={tmp_path}", "imgsz=64")
+    code, out, _ = run(*arguments, "format=onnx,torchscript")
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 3 and lines[0].split()[0] == "format"
+    assert [(line.split()[0], line.split()[-1]) for line in lines[1:]] == [("onnx", "verified"), ("torchscript", "verified")]
+    code, out, _ = run(*arguments, "format=torchscript,onnx", "opset=17")
+    assert code == 1 and "torchscript: opset=17 with format=torchscript" in out and (tmp_path / "best.onnx").is_file()
+    code, out, _ = run("benchmark", f"model={lively_file}", "format=onnx", "imgsz=64")
+    assert code == 0 and "verified" in out and not list(lively_file.parent.glob("*.onnx"))

@@ -24,6 +24,8 @@ class KnownModel:
 
     path: str
     label: str
+    score: float = -1.0
+    """Mask mAP of its training; -1 if that has none."""
 
 
 def work_dir(dataset: Any | None) -> Path:
@@ -70,12 +72,10 @@ def known_models(dataset: Any) -> list[KnownModel]:
     for facts in runs.recall(dataset, "train"):
         if Path(facts["best"]).is_file():
             score = (facts.get("metrics") or {}).get("metrics/mAP50-95(M)")
-            rating = f", mask mAP {score:.3f}" if isinstance(score, float) and score == score else ""
-            found.append(
-                KnownModel(
-                    facts["best"], f"{facts['about']} ({facts['time'][:16].replace('T', ' ')}, {len(facts['classes'])} classes{rating})"
-                )
-            )
+            rated = score if isinstance(score, float) and score == score else None
+            rating = "" if rated is None else f", mask mAP {rated:.3f}"
+            label = f"{facts['about']} ({facts['time'][:16].replace('T', ' ')}, {len(facts['classes'])} classes{rating})"
+            found.append(KnownModel(facts["best"], label, -1.0 if rated is None else rated))
     return found
 
 

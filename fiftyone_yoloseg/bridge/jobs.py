@@ -179,16 +179,16 @@ def compare(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
 
 
 def export(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
-    from .export import export
+    from .export import export_table
 
-    report = export(**params["options"], view=load_view(params) if params.get("dataset") else None, progress=progress)
-    errors = ", ".join(f"{what} {value:.2g}" for what, value in report.max_abs_error.items())
-    lines = [
-        f"**{report.format}**, {report.size_bytes / 1e6:.1f} MB: `{report.path}`",
-        f"Compared with the torch model on {report.compared_on}: {report.predictions_matched} of {report.predictions} objects found again",
-        f"Largest differences: {errors}",
-    ]
-    return _json({"summary": _markdown(lines), **report.to_json()})
+    view = load_view(params) if params.get("dataset") else None
+    table = export_table(**params["options"], view=view, progress=progress, should_stop=should_stop)
+    written = [f"`{path}`" for path in table.paths]
+    if not written:
+        raise UserError("; ".join(table.notes))
+    on = next(row.report.compared_on for row in table.rows if row.report)
+    lines = [f"**{_count(len(written), 'artifact')}**", f"Compared with the torch model on {on or 'nothing'}", *written]
+    return _json({"summary": _markdown(lines) + "\n\n" + table.markdown(), "formats": table.to_json()})
 
 
 def check(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config import DecodeSettings
 from ..errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,21 +23,17 @@ class Source:
     sha256: str | None
 
 
-def open_backend(model: Any, device: str | None = None, half: bool = False) -> tuple[Backend, Source]:
+def open_backend(model: Any, settings: DecodeSettings | None = None) -> tuple[Backend, Source]:
     """model: path of a checkpoint or of an exported artifact, a Checkpoint, or an api.YOLO. Raises CheckpointError."""
+    from ..runtime import open_backend, warn_of_floor
+
     checkpoint = as_checkpoint(model)
-    if checkpoint is None:
-        from ..runtime import load_backend
-
-        path = model_path(model)
-        assert path is not None
-        return load_backend(path, device), Source(str(path), _sha256(path))
-    from ..engine.devices import select_device
-    from ..engine.torch_backend import TorchBackend
-
-    path = checkpoint.path
+    path = checkpoint.path if checkpoint else model_path(model)
     source = Source(str(path), _sha256(path)) if path else Source(None, None)
-    return TorchBackend(checkpoint.net, checkpoint.info, select_device(device), half=half), source
+    settings = settings or DecodeSettings()
+    backend = open_backend(checkpoint, path, settings)
+    warn_of_floor(backend, settings)
+    return backend, source
 
 
 def as_checkpoint(model: Any) -> Checkpoint | None:

@@ -96,7 +96,7 @@ def start(view: Any, model: Any, field: str, wanted: PredictSettings) -> tuple[P
     """Open the model, make the field, and remember on the dataset who writes it."""
     from ..engine.predictor import Predictor
 
-    backend, source = open_backend(model, wanted.device, wanted.half)
+    backend, source = open_backend(model, wanted)
     predictor = Predictor(backend, wanted)
     declare(view._dataset, field)
     runs.remember(
@@ -126,7 +126,7 @@ def embed(view: Any, model: Any, **settings: Any) -> npt.NDArray[np.float32]:
 
     check_view(view)
     wanted = parse(PredictSettings, {"batch": _BATCH, **settings})
-    predictor = Predictor(open_backend(model, wanted.device, wanted.half)[0], wanted)
+    predictor = Predictor(open_backend(model, wanted)[0], wanted)
     ids, files = view.values(["id", "filepath"])
     rows = []
     for at, images in _batches(files, wanted.batch):

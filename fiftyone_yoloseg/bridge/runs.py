@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 from ..errors import UserError
 
-Kind = Literal["train", "predict"]
+Kind = Literal["train", "predict", "export"]
 TRUTH = "ground_truth"
 _PREFIX = "yoloseg"
 
 
 def remember(view: Any, kind: Kind, about: str, **facts: Any) -> str:
-    """Record JSON-able facts about a training or a prediction field; returns the run key.
+    """Record JSON-able facts about a training, a prediction field or an export; returns the run key.
 
-    about: the prediction field (its earlier record is replaced) or, for trainings, the name of the run (made unique).
+    about: the prediction field or the artifact (its earlier record is replaced) or, for trainings, the name of the run (made unique).
     """
     dataset = view._dataset
     dataset.reload()  # another process may have added runs

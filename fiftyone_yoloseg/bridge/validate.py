@@ -53,7 +53,7 @@ def validate_records(
         raise SettingsError("data and split: validation on a view takes its images from the view; leave them out")
     check_view(view)
     path = label_path(view, label_field)
-    backend, _ = open_backend(model, wanted.device, wanted.half)
+    backend, _ = open_backend(model, wanted)
     names = backend.info.names
     unknown = sorted({x for x in view.distinct(f"{path}.label") if x is not None} - set(names.values()))
     if unknown:

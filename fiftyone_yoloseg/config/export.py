@@ -58,10 +58,11 @@ class ExportSettings(DeviceSettings):
             raise _problem("int8", "half=true with int8=true: weights have one precision; leave one of them out")
         if self.dynamic and self.batch != 1:
             raise _problem("batch", f"batch={self.batch}: a dynamic artifact takes any batch size; leave batch out, or dynamic")
-        if not self.nms and (useless := sorted({"conf", "iou", "max_det"} & self.model_fields_set)):
+        fields = type(self).model_fields
+        if not self.nms and (useless := [n for n in ("conf", "iou", "max_det") if getattr(self, n) != fields[n].default]):
             raise _problem(
                 useless[0], f"{useless[0]}={getattr(self, useless[0])}: is for nms=true only; without it, prediction asks for it"
             )
-        if not self.int8 and "calibration" in self.model_fields_set:
+        if not self.int8 and self.calibration != fields["calibration"].default:
             raise _problem("calibration", f"calibration={self.calibration}: is for int8=true only; leave it out")
         return self

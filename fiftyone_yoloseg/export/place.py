@@ -32,7 +32,7 @@ def target(checkpoint: Checkpoint, settings: ExportSettings, ending: str) -> Pat
 
 
 def _is_folder(ending: str) -> bool:
-    return not ending.startswith(".") and "." not in ending
+    return "." not in ending or ending == ".mlpackage"
 
 
 @contextlib.contextmanager

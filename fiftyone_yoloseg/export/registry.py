@@ -50,13 +50,13 @@ class Format:
 
 _TF = (Need("tensorflow", "tf"),)
 FORMATS: dict[str, Format] = {
-    "torchscript": Format("TorchScript", "torchscript_format", takes=Takes(int8="torch has no 8 bit TorchScript; use onnx or openvino")),
     "onnx": Format(
         "ONNX",
         "onnx_format",
         (Need("onnxruntime", "onnx"),),
         Takes(nms=True, opset=True, simplify=True),
     ),
+    "torchscript": Format("TorchScript", "torchscript_format", takes=Takes(int8="torch has no 8 bit TorchScript; use onnx or openvino")),
     "openvino": Format("OpenVINO", "openvino_format", (Need("openvino", "openvino"), Need("nncf", "int8", "int8"))),
     "engine": Format("TensorRT", None),
     "coreml": Format("Core ML", None, (Need("coremltools", "coreml"),)),
@@ -98,8 +98,7 @@ def check_takes(name: str, settings: ExportSettings) -> None:
     takes = find_format(name).takes
     for setting in (f.name for f in fields(Takes)):
         value, answer = getattr(settings, setting), getattr(takes, setting)
-        default = ExportSettings.model_fields[setting].default
-        if answer is not True and setting in settings.model_fields_set and (value != default or setting == "simplify"):
+        if answer is not True and value != ExportSettings.model_fields[setting].default:
             raise SettingsError(f"{setting}={value} with format={name}: {answer or 'this format has no such option'}; leave {setting} out")
 
 

@@ -202,9 +202,12 @@ class Form:
             "maskless", "Labels without a mask", f"{found.objects - found.masks} of {found.objects} labels", choices, "error", decide
         )
 
-    def model(self, dataset: Any, *, new: bool = False, exported: bool = False) -> str | None:
-        """A checkpoint that was trained on this dataset, a file, or with `new` an untrained network."""
-        earlier = {m.path: m.label for m in defaults.known_models(dataset)}
+    def model(self, dataset: Any, *, new: bool = False, exported: bool = False, best: bool = False) -> str | None:
+        """A checkpoint that was trained on this dataset, a file, or with `new` an untrained network. best: the one with the best mask mAP first."""
+        known = defaults.known_models(dataset)
+        if best:
+            known.sort(key=lambda m: -m.score)
+        earlier = {m.path: m.label for m in known}
         choices = {**(NEW_MODELS if new else {}), **earlier, A_FILE: "A file ..."}
         default = next(iter(choices)) if new or earlier else A_FILE
 

@@ -9,11 +9,13 @@ from fiftyone.operators.types import RiskLevel
 from ..bridge import background, defaults, runs
 from ..bridge.jobs import Params, view_params
 from ..bridge.views import check_view
-from ..config import ExportSettings, PredictSettings, TrainSettings, ValSettings
+from ..config import ExportSettings, PredictSettings, TrainSettings, ValSettings, parse
 from ..errors import UserError
 from .base import JobOperator, Steps
-from .forms import Form, check_folder
+from .forms import Form, cached_fields, check_folder, field_choices
 from .splits import split_fields
+
+NO_LABELS = "none"
 
 
 class Train(JobOperator):
@@ -125,10 +127,23 @@ class Export(JobOperator):
     def fill(self, ctx: Any, form: Form) -> Params:
         view = ctx.target_view(require_flat=True)
         check_view(view)
-        model = form.model(ctx.dataset)
-        format_ = form.choice("format", "Format", "What to export to", {f: f for f in defaults.export_formats()}, "onnx")
-        settings = form.settings(ExportSettings, ("imgsz", "dynamic"), hidden=("output", "format"))
+        model = form.model(ctx.dataset, best=True)
+        format_ = form.text(
+            "format", "Formats", f"One or several, with commas: {', '.join(defaults.export_formats())}; or all", "onnx", _check_formats
+        )
+        fields = defaults.truth_first(view, cached_fields(view))
+        choices = {NO_LABELS: "No labels: compare outputs only", **field_choices(fields)}
+        field = form.choice("label_field", "Labels", "To compare the mAP of artifact and network on", choices, next(iter(choices)))
+        settings = form.settings(ExportSettings, ("imgsz", "dynamic", "half", "int8"), hidden=("output", "format", "data"))
         output = form.text("output", "Write to", "Full path; beside the checkpoint if empty", None, check_folder)
         if output:
             settings["output"] = output
+        if field != NO_LABELS:
+            settings |= {"label_field": field, "maskless": "skip"}
         return view_params(view, model=model, format=format_, **settings)
+
+
+def _check_formats(value: str) -> None:
+    wrong = [name for name in parse(ExportSettings, {"format": value}).formats if name not in (*defaults.export_formats(), "all")]
+    if wrong:
+        raise UserError(f"format={wrong[0]!r}: choose one of {', '.join(defaults.export_formats())}, several of them, or all")

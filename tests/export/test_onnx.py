@@ -276,7 +276,7 @@ def test_outputs_of_another_shape_are_an_error(lively_checkpoint: Checkpoint) ->
         ({"conf": 0.5}, "conf=0.5: is for nms=true only"),
         ({"calibration": 8}, "calibration=8: is for int8=true only"),
         ({"format": "torchscript", "nms": True}, "nms=True with format=torchscript: only the ONNX graph"),
-        ({"format": "openvino", "simplify": True}, "simplify=True with format=openvino: there is no ONNX graph"),
+        ({"format": "openvino", "simplify": False}, "simplify=False with format=openvino: there is no ONNX graph"),
         ({"format": "torchscript", "int8": True}, "no 8 bit TorchScript"),
         ({"simplifi": True}, "did you mean 'simplify'"),
     ],

@@ -176,7 +176,8 @@ def test_every_operator_runs_from_a_script(execute: Any, coco: Any, tmp_path: Pa
     assert evaluated["tp"] + evaluated["fp"] + evaluated["facts"]["ignored"] == predicted["objects"] and "mask mAP" in evaluated["summary"]
     assert coco.list_evaluations() == ["judged"] and set(evaluated["views"]) <= {"wrong predictions", "missed objects"}
     exported = execute("export", coco, model=best, imgsz="64").result
-    assert Path(exported["path"]).is_file() and exported["verified"]
+    (row,) = exported["formats"]
+    assert Path(row["report"]["path"]).is_file() and row["verdict"] == "verified" and row["report"]["accuracy"]["images"] == 2
     imported = execute("import_labels", coco, source=str(tmp_path / "out"), into="this", label_field="again").result
     assert imported["added"] == 6 and imported["objects"] == converted["rows"]
     with pytest.raises(ExecutionError, match="greater than or equal to 1"):
