@@ -49,6 +49,10 @@ class Format:
 
 
 _TF = (Need("tensorflow", "tf"),)
+_LITE = (*_TF, Need("ai_edge_litert", "tf"))
+_TF_FLOAT = "TensorFlow computes this graph in full precision; for smaller files use tflite or tfjs"
+_TF_INT8 = "8 bit kernels are a matter of TensorFlow Lite; use tflite"
+_LITE_SIZE = "its memory is planned for one input size; export one file a size"
 FORMATS: dict[str, Format] = {
     "onnx": Format(
         "ONNX",
@@ -60,11 +64,16 @@ FORMATS: dict[str, Format] = {
     "openvino": Format("OpenVINO", "openvino_format", (Need("openvino", "openvino"), Need("nncf", "int8", "int8"))),
     "engine": Format("TensorRT", None),
     "coreml": Format("Core ML", None, (Need("coremltools", "coreml"),)),
-    "saved_model": Format("TensorFlow SavedModel", None, _TF),
-    "pb": Format("TensorFlow GraphDef", None, _TF),
-    "tflite": Format("TensorFlow Lite", None, (*_TF, Need("ai_edge_litert", "tf"))),
-    "edgetpu": Format("Edge TPU", None, (*_TF, Need("ai_edge_litert", "tf"))),
-    "tfjs": Format("TensorFlow.js", None, _TF),
+    "saved_model": Format("TensorFlow SavedModel", "saved_model_format", _TF, Takes(half=_TF_FLOAT, int8=_TF_INT8)),
+    "pb": Format("TensorFlow GraphDef", "pb_format", _TF, Takes(half=_TF_FLOAT, int8=_TF_INT8)),
+    "tflite": Format("TensorFlow Lite", "tflite_format", _LITE, Takes(dynamic=_LITE_SIZE)),
+    "edgetpu": Format(
+        "Edge TPU",
+        "edgetpu_format",
+        _LITE,
+        Takes(half="it computes with 8 bit integers", dynamic=_LITE_SIZE, batch="it takes one image at a time"),
+    ),
+    "tfjs": Format("TensorFlow.js", "tfjs_format", _TF, Takes(int8=_TF_INT8)),
     "paddle": Format("PaddlePaddle", None, (Need("paddle", "paddle"),)),
 }
 

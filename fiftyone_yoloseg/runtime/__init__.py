@@ -17,6 +17,10 @@ _BACKENDS = {
     ".onnx": ("onnx_backend", "OnnxBackend"),
     ".torchscript": ("torchscript_backend", "TorchScriptBackend"),
     "_openvino_model": ("openvino_backend", "OpenVinoBackend"),
+    "_saved_model": ("saved_model_backend", "SavedModelBackend"),
+    ".pb": ("graph_def_backend", "GraphDefBackend"),
+    ".tflite": ("tflite_backend", "TfLiteBackend"),
+    "_web_model": ("graph_def_backend", "TfJsBackend"),
 }
 """How the names of artifacts end -> module, class. An ending that ends in another one comes before it."""
 _WITH_PROVIDERS = (".onnx", "_openvino_model")
