@@ -174,9 +174,12 @@ def _dynamic_anchors(ops: OnnxOps, found: Features[str]) -> tuple[str, str]:
         axes = {}
         for axis, index, view in (("y", 2, (1, 1, -1, 1)), ("x", 3, (1, 1, 1, -1))):
             cells = ops.node("Gather", f"{name}.{axis}.cells", [shape, ops.constant(f"index.{index}", np.array(index, np.int64))], axis=0)
-            cells = ops.node("Cast", f"{name}.{axis}.cells.float", [cells], to=TensorProto.FLOAT)
-            end = ops.node("Mul", f"{name}.{axis}.end", [cells, step])
-            line = ops.node("Range", f"{name}.{axis}.line", [ops.scalar(stride / 2), end, step])
+            # counted in integers: TensorRT knows no other range of a length that it computes
+            steps = [ops.constant(f"index.{i}", np.array(i, np.int64)) for i in (0, 1)]
+            line = ops.node("Range", f"{name}.{axis}.line", [steps[0], cells, steps[1]])
+            line = ops.node("Cast", f"{name}.{axis}.line.float", [line], to=TensorProto.FLOAT)
+            line = ops.node("Mul", f"{name}.{axis}.pixels", [line, step])
+            line = ops.node("Add", f"{name}.{axis}.centre", [line, ops.scalar(stride / 2)])
             axes[axis] = ops.node("Reshape", f"{name}.{axis}.view", [line, ops.integers(*view)])
         grids = []
         for axis, other in (("x", "y"), ("y", "x")):

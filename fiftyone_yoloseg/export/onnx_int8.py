@@ -17,8 +17,11 @@ FLOAT_NODES = ("dfl.conv",)
 """Convolutions that are no layers: the mean of a distribution over bins."""
 
 
-def quantize(source: Path, target: Path, calibration: Sequence[Tensor], batch: int) -> None:
-    """Read a float model, write it with quantised convolutions. batch: of the graph's input, if it is static."""
+def quantize(source: Path, target: Path, calibration: Sequence[Tensor], batch: int, *, tensorrt: bool = False) -> None:
+    """Read a float model, write it with quantised convolutions. batch: of the graph's input, if it is static.
+
+    tensorrt: signed integers around zero, and biases in float: it reads nothing else.
+    """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static  # type: ignore[import-untyped, unused-ignore]
 
     logging.getLogger().disabled, before = True, logging.getLogger().disabled  # it advises on every call to run its own preprocessing
@@ -29,11 +32,12 @@ def quantize(source: Path, target: Path, calibration: Sequence[Tensor], batch: i
             _reader(calibration, batch),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType.QInt8 if tensorrt else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=list(FLOAT_NODES),
             calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False} if tensorrt else {},
         )
     finally:
         logging.getLogger().disabled = before
