@@ -34,8 +34,10 @@ class ExportError(UserError):
 class MissingDependencyError(UserError):
     """An optional package is not installed; the message says what to type."""
 
-    def __init__(self, package: str, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the package {package!r}: pip install 'fiftyone-yoloseg[{extra}]'")
+    def __init__(self, package: str, what: str, extra: str = "", install: str = "") -> None:
+        """extra: ours that installs it. install: what to do where none does."""
+        command = install or f"pip install 'fiftyone-yoloseg[{extra}]'"
+        super().__init__(f"{what} needs the package {package!r}: {command}")
 
 
 class ProcessError(UserError):

@@ -62,8 +62,16 @@ FORMATS: dict[str, Format] = {
     ),
     "torchscript": Format("TorchScript", "torchscript_format", takes=Takes(int8="torch has no 8 bit TorchScript; use onnx or openvino")),
     "openvino": Format("OpenVINO", "openvino_format", (Need("openvino", "openvino"), Need("nncf", "int8", "int8"))),
-    "engine": Format("TensorRT", None),
-    "coreml": Format("Core ML", None, (Need("coremltools", "coreml"),)),
+    "engine": Format("TensorRT", "engine_format", (Need("onnxruntime", "onnx", "int8"),)),
+    "coreml": Format(
+        "Core ML",
+        "coreml_format",
+        (Need("coremltools", "coreml"),),
+        Takes(
+            dynamic="a Core ML model takes pictures of one size, as Vision scales them to",
+            batch="a Core ML model takes one picture; Core ML makes batches of them by itself",
+        ),
+    ),
     "saved_model": Format("TensorFlow SavedModel", "saved_model_format", _TF, Takes(half=_TF_FLOAT, int8=_TF_INT8)),
     "pb": Format("TensorFlow GraphDef", "pb_format", _TF, Takes(half=_TF_FLOAT, int8=_TF_INT8)),
     "tflite": Format("TensorFlow Lite", "tflite_format", _LITE, Takes(dynamic=_LITE_SIZE)),
@@ -74,7 +82,15 @@ FORMATS: dict[str, Format] = {
         Takes(half="it computes with 8 bit integers", dynamic=_LITE_SIZE, batch="it takes one image at a time"),
     ),
     "tfjs": Format("TensorFlow.js", "tfjs_format", _TF, Takes(int8=_TF_INT8)),
-    "paddle": Format("PaddlePaddle", None, (Need("paddle", "paddle"),)),
+    "paddle": Format(
+        "PaddlePaddle",
+        "paddle_format",
+        (Need("paddle", "paddle"),),
+        Takes(
+            half="Paddle computes in half precision on a GPU only, and this export is for the CPU; use engine or onnx",
+            int8="Paddle's own quantisation is another package, paddleslim; use onnx, openvino or tflite",
+        ),
+    ),
 }
 
 

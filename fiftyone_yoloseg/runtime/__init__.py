@@ -21,6 +21,10 @@ _BACKENDS = {
     ".pb": ("graph_def_backend", "GraphDefBackend"),
     ".tflite": ("tflite_backend", "TfLiteBackend"),
     "_web_model": ("graph_def_backend", "TfJsBackend"),
+    "_paddle_model": ("paddle_backend", "PaddleBackend"),
+    ".mlpackage": ("coreml_backend", "CoreMLBackend"),
+    ".mlmodel": ("coreml_backend", "CoreMLBackend"),
+    ".engine": ("tensorrt_engine", "EngineBackend"),
 }
 """How the names of artifacts end -> module, class. An ending that ends in another one comes before it."""
 _WITH_PROVIDERS = (".onnx", "_openvino_model")
