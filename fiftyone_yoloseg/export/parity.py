@@ -130,10 +130,15 @@ def sample_inputs(info: ModelInfo, images: Sequence[Image] | None) -> tuple[list
         tensor = to_input(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.device("cpu"))
         batches = [tensor[i : i + info.batch] for i in range(0, len(tensor), info.batch)]
     else:
-        batches = [torch.rand(info.batch, 3, height, width, generator=generator)]
+        batches = [_noise(generator, info.batch, height, width)]
     if info.dynamic:
-        batches.append(torch.rand(2, 3, height + info.stride, width + 2 * info.stride, generator=generator))
+        batches.append(_noise(generator, 2, height + info.stride, width + 2 * info.stride))
     return batches, f"{len(images)} image{'s' if len(images) > 1 else ''}" if images else "noise"
+
+
+def _noise(generator: torch.Generator, batch: int, height: int, width: int) -> Tensor:
+    """Steps of 1/255, as in a picture: some runtimes take nothing else."""
+    return (torch.rand(batch, 3, height, width, generator=generator) * 255).round() / 255
 
 
 def _parts(raw: RawOutput, objects_only: bool) -> dict[str, Tensor]:

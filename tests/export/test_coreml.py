@@ -21,6 +21,7 @@ from fiftyone_yoloseg.export.base import ExportJob
 from fiftyone_yoloseg.export.coreml_format import exporter
 from fiftyone_yoloseg.export.coreml_interpreter import InterpretedCoreML
 from fiftyone_yoloseg.export.parity import compare
+from fiftyone_yoloseg.export.place import target
 from fiftyone_yoloseg.export.registry import check_needs, check_takes
 from fiftyone_yoloseg.nn.model import fused
 from fiftyone_yoloseg.runtime import load_backend
@@ -138,6 +139,14 @@ def test_an_unknown_operation_is_named(make: Make, monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(coreml_interpreter._OPERATIONS, "softmax")
     with pytest.raises(ExportError, match="does not know the operations softmax"):
         InterpretedCoreML(make(".mlpackage"))
+
+
+def test_a_second_export_replaces_the_first(lively_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """An ML package is a folder with a file's ending."""
+    path = tmp_path / "a.mlpackage"
+    for _ in range(2):
+        assert target(lively_checkpoint, parse(ExportSettings, {"format": "coreml", "output": path}), ".mlpackage") == path
+        path.mkdir(exist_ok=True)
 
 
 @pytest.mark.parametrize("ending", [".mlpackage", ".mlmodel"])
