@@ -1,8 +1,8 @@
 """Evaluation of masks, ours beside FiftyOne's own and pycocotools, on coco_tiny val: python benchmarks/evaluate.py [repeats [predictions an image]].
 
 Predictions are made from the labels: 25 an image (or as many as the second argument says; a network at confidence 0.001 writes about 100), most of them a label of the image moved by up to a sixth of its width, of another class in one
-of ten. Crowds are left out: with masks, FiftyOne's own does not know them. Each evaluation runs on a dataset of its own; ours are the best of
-`repeats`, FiftyOne's own ran once. The last line is JSON.
+of ten. Crowds are left out: with masks, FiftyOne's own does not know them. Each evaluation runs on a dataset of its own, under a name that is new
+there; ours are the best of `repeats`, also where each replaces an earlier evaluation of that name. FiftyOne's own ran once. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -123,7 +123,16 @@ def main(repeats: int, per_image: int) -> None:
     theirs, other, ours = dataset(), dataset(), dataset()
     gc.collect()
     theirs_s, expected = seconds(lambda: theirs.evaluate_detections("predictions", compute_mAP=True, progress=False, **settings))
-    runs = [seconds(lambda: fy.evaluate(ours, "predictions")) for _ in range(repeats)]
+
+    def anew() -> Any:
+        return fy.evaluate(ours, "predictions")
+
+    runs = []
+    for _ in range(repeats):
+        if ours.has_evaluation("eval"):
+            ours.delete_evaluation("eval")
+        runs.append(seconds(anew))
+    replacing = [seconds(anew) for _ in range(repeats)]
     ours_s, results = min(s for s, _ in runs), runs[-1][1]
     backend_s, again = seconds(lambda: other.evaluate_detections("predictions", method=method, progress=False, **settings))
     if "--profile" in sys.argv:
@@ -155,6 +164,7 @@ def main(repeats: int, per_image: int) -> None:
     print(json.dumps({
         "images": len(records), "predictions": sum(map(len, found)), "labels": ours.count("ground_truth.detections"),
         "fiftyone_s": round(theirs_s, 2), "ours_s": round(ours_s, 3), "all_ours_s": [round(s, 3) for s, _ in runs],
+        "replacing_s": round(min(s for s, _ in replacing), 3), "ratio_replacing": round(theirs_s / min(s for s, _ in replacing), 1),
         "as_backend_s": round(backend_s, 2), "ratio": round(theirs_s / ours_s, 1), "ratio_as_backend": round(theirs_s / backend_s, 1),
         "verdicts": len(status), "verdicts_that_differ": sum(a != b for a, b in zip(status, their_status, strict=True)),
         "largest_difference_of_iou_or_count": max(differences), "fiftyone_mAP": float(expected.mAP()), "our_mAP": float(results.mAP()),

@@ -15,15 +15,16 @@ import numpy as np
 from fiftyone.utils.eval.coco import COCODetectionResults, COCOEvaluation, COCOEvaluationConfig
 from fiftyone.utils.eval.detection import DetectionResults
 
-from ..engine import quality
 from ..engine.average_precision import LIMITS, RECALLS, THRESHOLDS
-from ..engine.metrics import Scores, scores_of
+from ..engine.metrics import averages
 from ..errors import SettingsError
 from ..types import ProgressFn
+from . import result_quality
 from .objects import Maskless
+from .scored_objects import IouType
 from .scoring import Match, Rules, Scored, score_view
-from .views import check_view
-from .write_scores import declare_fields, write_scores
+from .views import check_view, label_path
+from .write_scores import clear_scores, declare_fields, write_scores
 
 METHOD = "yoloseg-coco"
 _TOTALS = {
@@ -40,8 +41,10 @@ class YolosegCOCOEvaluationConfig(COCOEvaluationConfig):
     """As FiftyOne's COCOEvaluationConfig, with compute_mAP on.
 
     maskless: labels without a mask, where masks are compared: "box" takes their box as mask, so that no object that somebody saw gets
-    lost from the counts; "skip" leaves them out; "error" refuses.  iou_threshs: of mAP, rising.  max_preds: predictions of an image and class
-    that count in mAP. Masks are compared pixel by pixel: `tolerance` is refused, as is what is for keypoints.
+    lost from the counts; "skip" leaves them out; "error" refuses.  iou_type: "mask", or "boundary" for the smaller one of mask IoU and Boundary
+    IoU (Cheng et al. 2021, arXiv 2103.16562), which does not forgive a bad outline on a large object.  iou_threshs: of mAP, rising.
+    max_preds: predictions of an image and class that count in mAP. Masks are compared pixel by pixel: `tolerance` is refused, as is what is for
+    keypoints.
     """
 
     def __init__(
@@ -51,16 +54,20 @@ class YolosegCOCOEvaluationConfig(COCOEvaluationConfig):
         iou: float | None = 0.5,
         classwise: bool | None = True,
         maskless: Maskless = "box",
+        iou_type: IouType = "mask",
         compute_mAP: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(pred_field, gt_field, iou=iou, classwise=classwise, compute_mAP=compute_mAP, **kwargs)
         self.maskless = maskless
+        self.iou_type = iou_type
         self.iou_threshs: list[float] | None
         if compute_mAP and np.array_equal(np.round(self.iou_threshs, 9), np.round(THRESHOLDS, 9)):
             self.iou_threshs = list(THRESHOLDS)  # pycocotools' to the last bit
         if maskless not in ("box", "skip", "error"):
             raise SettingsError(f"maskless={maskless!r}: 'box', 'skip' or 'error'")
+        if iou_type not in ("mask", "boundary"):
+            raise SettingsError(f"iou_type={iou_type!r}: 'mask' or 'boundary'; boxes are compared with use_masks=False")
         if self.tolerance is not None or self.keypoint_sigmas is not None:
             raise SettingsError(f"tolerance and keypoint_sigmas are not for {METHOD}: it compares the exact pixels of masks")
         if iou is None or not 0 < iou <= 1:
@@ -77,6 +84,7 @@ class YolosegCOCOEvaluationConfig(COCOEvaluationConfig):
             classwise=bool(self.classwise),
             masks=self.use_masks,
             boxes=self.use_boxes,
+            iou_type=self.iou_type,
             maskless=self.maskless,
             iscrowd=self.iscrowd,
             thresholds=tuple(float(t) for t in thresholds),
@@ -98,6 +106,23 @@ class YolosegCOCOEvaluation(COCOEvaluation):
         check_view(samples)
         self.scored = score_view(samples, self.config.pred_field, self.config.gt_field, self.config.rules(), progress)
         return self.scored
+
+    def register_run(self, samples: Any, key: str | None, overwrite: bool = True, cleanup: bool = True) -> None:
+        """As FiftyOne does; but where an evaluation of the same fields is replaced, its values are cleared and its fields stay, as they would be
+        declared again at once: changing the schema twice takes a quarter of the time of a small evaluation."""
+        if key is not None and overwrite and cleanup and key in self.list_runs(samples):
+            self.validate_run(samples, key)
+            if self._has_the_fields_of(samples, key):
+                clear_scores(samples._dataset, [label_path(samples, name) for name in (self.config.gt_field, self.config.pred_field)], key)
+                cleanup = False
+        super().register_run(samples, key, overwrite=overwrite, cleanup=cleanup)
+
+    def _has_the_fields_of(self, samples: Any, key: str) -> bool:
+        """Whether the run of that name has only such fields as this one has."""
+        try:
+            return not self.get_run_info(samples, key).config.custom_metrics
+        except ValueError:  # of another version, which FiftyOne lets the user replace
+            return False
 
     def register_samples(self, samples: Any, eval_key: str | None, dynamic: bool = True) -> None:
         scored = self.scored or self.score(samples)
@@ -125,11 +150,10 @@ class YolosegCOCOEvaluation(COCOEvaluation):
             return DetectionResults(samples, config, eval_key, matches, classes=classes, missing=missing, backend=self)
         chosen = list(classes) if classes is not None else sorted(scored.names)
         index = {scored.names[name]: i for i, name in enumerate(chosen) if name in scored.names}
-        averagers = {kind: averager.renumbered(index) for kind, averager in scored.averagers.items()}
-        tables = {kind: averager.compute(len(chosen)) for kind, averager in averagers.items()}
-        table = tables["segm" if "segm" in tables else "bbox"]
+        tables = {kind: averager.renumbered(index).compute(len(chosen)) for kind, averager in scored.averagers.items()}
+        table = next(iter(tables.values()))  # of masks, where they were compared
         standard = config.iou_threshs == list(THRESHOLDS) and config.max_preds == LIMITS[-1]
-        coco: dict[str, Any] = {kind: _numbers(scores_of(averagers[kind], tables[kind]), chosen) for kind in tables} if standard else {}
+        coco: dict[str, Any] = {kind: _numbers(averages(table), chosen) for kind, table in tables.items()} if standard else {}
         return YolosegCOCOResults(
             samples,
             config,
@@ -158,9 +182,9 @@ class YolosegCOCOEvaluation(COCOEvaluation):
 class YolosegCOCOResults(COCODetectionResults):
     """FiftyOne's COCO results, and COCO's other numbers.
 
-    coco: of "segm" (where masks were compared) and "bbox", COCO's twelve numbers - AP, AP50, AP75, AP_small, ..., AR1, AR10, AR100,
-    AR_small, ... - and "classes": AP, AP50, AP75, AR of each; -1 where there is no such object, as pycocotools has it. Empty with other
-    iou_threshs or max_preds than COCO's.
+    coco: of "segm" (where masks were compared; "boundary" with that iou_type) and "bbox", COCO's twelve numbers - AP, AP50, AP75, AP_small,
+    ..., AR1, AR10, AR100, AR_small, ... - and "classes": AP, AP50, AP75, AR of each; -1 where there is no such object, as pycocotools has it.
+    Empty with other iou_threshs or max_preds than COCO's.
     facts: images compared, crowds, predictions ignored on crowds, labels without_mask of each field, and what was left_out (the first 100).
     """
 
@@ -170,25 +194,24 @@ class YolosegCOCOResults(COCODetectionResults):
         self.facts = facts or {}
 
     def metrics(self, classes: Any = None, average: str = "micro", beta: float = 1.0) -> dict[str, Any]:
-        """FiftyOne's, and COCO's numbers as `mask_AP50`, `box_AR100` and so on, if they are asked for all classes and samples."""
+        """FiftyOne's, and COCO's numbers as `mask_AP50`, `boundary_AP`, `box_AR100` and so on, if they are asked for all classes and samples."""
         metrics: dict[str, Any] = super().metrics(classes=classes, average=average, beta=beta)
         if classes is None and not self.has_subset:
-            for kind, name in (("segm", "mask"), ("bbox", "box")):
+            for kind, name in (("segm", "mask"), ("boundary", "boundary"), ("bbox", "box")):
                 metrics |= {f"{name}_{key}": value for key, value in self.coco.get(kind, {}).items() if key in _TOTALS}
         return metrics
 
     def panoptic(self) -> dict[str, dict[str, float]]:
         """PQ, SQ and RQ of each class and their "mean", at the IoU of this evaluation; see `engine.quality`."""
-        return quality.panoptic(self.ytrue, self.ypred, self.ious, [str(c) for c in self.classes])
+        return result_quality.panoptic(self)
 
     def best_thresholds(self) -> dict[str, dict[str, float]]:
         """Of each class the confidence with the highest F1, and precision and recall there."""
-        return quality.best_thresholds(self.ytrue, self.ypred, self.confs, [str(c) for c in self.classes])
+        return result_quality.best_thresholds(self)
 
     def calibration(self, bins: int = 10) -> dict[str, Any]:
         """The expected calibration error, "ECE", and the "bins" behind it."""
-        predicted = self.ypred != self.missing
-        return quality.calibration((self.ytrue == self.ypred)[predicted], self.confs[predicted].astype(float), bins)
+        return result_quality.calibration(self, bins)
 
     def serialize(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The tables packed: as JSON lists of numbers they would take most of the time of a small evaluation."""
@@ -213,10 +236,10 @@ def register_evaluation() -> str:
     return METHOD
 
 
-def _numbers(scores: Scores, classes: Sequence[str]) -> dict[str, Any]:
+def _numbers(scores: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """JSON-able."""
-    totals = {key: _plain(getattr(scores, name)) for key, name in _TOTALS.items()}
-    per_class = {name: {key: _plain(getattr(scores, field)[i]) for key, field in _PER_CLASS.items()} for i, name in enumerate(classes)}
+    totals = {key: _plain(scores[name]) for key, name in _TOTALS.items()}
+    per_class = {name: {key: _plain(scores[field][i]) for key, field in _PER_CLASS.items()} for i, name in enumerate(classes)}
     return {**totals, "classes": per_class}
 
 

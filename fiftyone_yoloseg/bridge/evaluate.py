@@ -11,6 +11,7 @@ from ..errors import SettingsError, UserError
 from ..types import ProgressFn
 from .label_attributes import OWN
 from .objects import Maskless
+from .scored_objects import IouType
 from .views import check_view
 
 _SETTINGS = ("compute_mAP", "custom_metrics", "iou_threshs", "iscrowd", "max_preds", "use_boxes")
@@ -27,6 +28,7 @@ def evaluate(
     classwise: bool = True,
     use_masks: bool = True,
     maskless: Maskless = "box",
+    iou_type: IouType = "mask",
     classes: list[str] | None = None,
     missing: str | None = None,
     dynamic: bool = True,
@@ -37,7 +39,7 @@ def evaluate(
 
     The same as `view.evaluate_detections(method="yoloseg-coco", use_masks=True, ...)`, without FiftyOne's loop over samples. With an eval_key,
     every label gets `<eval_key>` (tp, fp, fn; "ignored" for crowds and what lies on them), `<eval_key>_id` and `<eval_key>_iou`, every sample the
-    counts, and the evaluation is saved on the dataset. maskless: labels without a mask, see `YolosegCOCOEvaluationConfig`, as for settings.
+    counts, and the evaluation is saved on the dataset. maskless, iou_type, settings: see `YolosegCOCOEvaluationConfig`.
     Raises DataError where a field cannot be evaluated, SettingsError or UserError for bad settings or an eval_key that is in use for something
     else; then nothing is written, and an earlier evaluation of that key is still there.
     """
@@ -45,10 +47,10 @@ def evaluate(
 
     check_view(view)
     for name in settings.keys() - set(_SETTINGS):
-        near = difflib.get_close_matches(name, [*_SETTINGS, "iou", "classwise", "use_masks", "maskless", "classes"], n=1)
+        near = difflib.get_close_matches(name, [*_SETTINGS, "iou", "classwise", "use_masks", "maskless", "iou_type", "classes"], n=1)
         raise SettingsError(f"unknown setting {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
     config = YolosegCOCOEvaluationConfig(
-        pred_field, gt_field, iou=iou, classwise=classwise, use_masks=use_masks, maskless=maskless, **settings
+        pred_field, gt_field, iou=iou, classwise=classwise, use_masks=use_masks, maskless=maskless, iou_type=iou_type, **settings
     )
     backend = YolosegCOCOEvaluation(config)
     if eval_key is not None:

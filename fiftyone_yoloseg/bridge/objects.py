@@ -27,7 +27,7 @@ Label = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RawSample:
-    """labels: dicts of their attributes, as far as they are set; masks are bytes for `decode_mask`."""
+    """labels: dicts of their attributes, as far as they are set; masks are bytes for `decode_mask`, or what it makes of them."""
 
     id: str
     path: str
@@ -128,8 +128,9 @@ def label_crop(label: Label, box: Any, size: Size, place: Callable[..., Crop] = 
     """
     if "points" in label:
         return polygon_crop(label["points"] or [], *size) if label.get("filled") else None
-    if label.get("mask") is not None:
-        return place(decode_mask(label["mask"]), box, *size)
+    mask = label.get("mask")
+    if mask is not None:
+        return place(decode_mask(mask) if isinstance(mask, bytes) else mask, box, *size)
     if label.get("mask_path"):
         return place(read_mask(label["mask_path"]), box, *size)
     return None

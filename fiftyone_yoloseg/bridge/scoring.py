@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 from bson import ObjectId
 
+from ..data.processes import Workers
 from ..engine.average_precision import THRESHOLDS, Averager, Labelled, Predicted
 from ..engine.matching import IGNORED, match_overlaps
 from ..errors import DataError, UserError
@@ -15,19 +18,21 @@ from ..types import ProgressFn
 from .objects import Maskless, Problem
 from .raw import RawPair
 from .read import sized_pairs
-from .scored_objects import Floats, Side, box_overlaps, mask_overlaps, read_side
+from .scored_objects import Floats, IouType, Measured, Measuring, Side, measure_all
 from .views import label_path, listing
 
-Kind = Literal["segm", "bbox"]
+Kind = Literal["segm", "boundary", "bbox"]
 Match = tuple[str | None, str | None, float | None, float | None, str | None, str | None]
 """FiftyOne's: (true class, predicted class, IoU, confidence, id of the label, id of the prediction), None for what there is not."""
 _CHUNK = 64
 _LISTED = 100
+WORTH_PROCESSES = 1000
+"""Samples below which an evaluation is done before processes have started and paid for themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How objects are compared. iou: at which a prediction is right.  masks: or boxes.  maskless: see `Maskless`.
+    """How objects are compared. iou: at which a prediction is right.  masks: or boxes.  iou_type: of masks.  maskless: see `Maskless`.
 
     thresholds: IoUs of mAP, rising.  limit: predictions of an image and class that count in it.  averages: whether mAP is wanted.
     """
@@ -37,6 +42,7 @@ class Rules:
     masks: bool = True
     boxes: bool = False
     """Of polylines, compare the boxes."""
+    iou_type: IouType = "mask"
     maskless: Maskless = "box"
     iscrowd: str = "iscrowd"
     thresholds: tuple[float, ...] = THRESHOLDS
@@ -54,12 +60,13 @@ class Verdicts:
 
 @dataclass(slots=True)
 class SampleScore:
-    """truth, found: see `Verdicts`. matches: those that count."""
+    """truth, found: see `Verdicts`. matches: those that count. areas: of the labels that were compared, by their positions, in square pixels."""
 
     id: ObjectId
     truth: Verdicts
     found: Verdicts
     matches: list[Match]
+    areas: dict[int, float]
 
     def tally(self) -> tuple[int, int, int]:
         """True positives, false positives, false negatives, as FiftyOne counts them: two classes that do not agree are one of each."""
@@ -100,27 +107,35 @@ class _Pass:
         self.fields = gt_field, pred_field
         paths = label_path(view, gt_field), label_path(view, pred_field)
         # the geometry of a polyline is its mask
-        self.masks = tuple((rules.masks or path.endswith(".polylines")) and not rules.boxes for path in paths)
-        if self.masks[0] != self.masks[1]:
+        masks = [(rules.masks or path.endswith(".polylines")) and not rules.boxes for path in paths]
+        if masks[0] != masks[1]:
             raise DataError(
                 f"'{gt_field}' and '{pred_field}': Polylines are compared with Detections by masks or by boxes; set use_masks or use_boxes"
             )
-        kinds: list[Kind] = ["segm", "bbox"] if self.masks[0] else ["bbox"]
+        lowest = min(rules.iou, *rules.thresholds)
+        self.how = Measuring(rules.classwise, masks[0], rules.iou_type, lowest, rules.averages, rules.maskless, rules.iscrowd)
+        shape: Kind = "boundary" if rules.iou_type == "boundary" else "segm"
+        kinds: list[Kind] = [shape, "bbox"] if masks[0] else ["bbox"]
         averagers = {kind: Averager(rules.thresholds, tuple(sorted({1, 10, rules.limit}))) for kind in kinds} if rules.averages else {}
         self.out = Scored(paths, averagers=averagers, bare=dict.fromkeys(self.fields, 0))
         self.bare_samples: list[str] = []
         self.unsure: list[str] = []
 
     def run(self, progress: ProgressFn | None) -> Scored:
-        total = len(self.view) if progress else 0
+        total, done = len(self.view), 0
         pairs = sized_pairs(self.view, self._attributes(0), self._attributes(1), empty=False)
-        for done, (pair, size) in enumerate(pairs, 1):
-            if isinstance(size, UserError):
-                self._leave_out(Problem(str(pair.id), pair.path, str(size)))
-            else:
-                self.out.samples.append(self._sample(pair, size))
-            if progress and (done % _CHUNK == 0 or done == total):
-                progress(min(done / max(total, 1), 1.0), f"comparing: {done} of {total} samples")
+        chunks = iter(lambda: list(islice(pairs, _CHUNK)), [])
+        inputs = ((chunk, [size if isinstance(size, UserError) else (p.truth, p.found, size) for p, size in chunk]) for chunk in chunks)
+        with Workers("compared samples", worth=total >= WORTH_PROCESSES) as workers:
+            for chunk, results in workers.each(partial(measure_all, how=self.how), inputs):
+                for (pair, _), measured in zip(chunk, results, strict=True):
+                    if isinstance(measured, UserError):
+                        self._leave_out(Problem(str(pair.id), pair.path, str(measured)))
+                    else:
+                        self.out.samples.append(self._sample(pair, measured))
+                done += len(chunk)
+                if progress:
+                    progress(min(done / max(total, 1), 1.0), f"comparing: {done} of {total} samples")
         if self.bare_samples and self.rules.maskless == "error":
             counts = " and ".join(f"{n} labels of '{name}'" for name, n in self.out.bare.items() if n)
             raise DataError(
@@ -137,15 +152,13 @@ class _Pass:
     def _attributes(self, which: int) -> list[str]:
         path = self.out.paths[which]
         keys = ["points", "filled"] if path.endswith(".polylines") else ["bounding_box"]
-        if not path.endswith(".polylines") and (self.masks[which] or which == 0):
+        if not path.endswith(".polylines") and (self.how.masks or which == 0):
             keys += ["mask", "mask_path"]
         keys += ["confidence"] if which else [self.rules.iscrowd]
         return [f"{path}.{key}" for key in ("_id", "label", *keys)]
 
-    def _sample(self, pair: RawPair, size: tuple[int, int]) -> SampleScore:
-        rules, out, masks = self.rules, self.out, self.masks[0]
-        truth = read_side(pair.truth, size, masks=masks, maskless=rules.maskless, iscrowd=rules.iscrowd)
-        found = read_side(pair.found, size, masks=masks, maskless=rules.maskless)
+    def _sample(self, pair: RawPair, measured: Measured) -> SampleScore:
+        out, truth, found = self.out, measured.truth, measured.found
         for name, side in zip(self.fields, (truth, found), strict=True):
             out.bare[name] += side.bare
             for reason in side.wrong:
@@ -155,22 +168,20 @@ class _Pass:
         if None in found.confidences:
             self.unsure.append(str(pair.id))
         classes, predicted = ([out.names.setdefault(n, len(out.names)) for n in side.names] for side in (truth, found))
-        same = np.equal.outer(np.array(predicted, np.int64), np.array(classes, np.int64))
-        crowd = np.array(truth.crowd, bool)
-        boxes = box_overlaps(found, truth) if rules.averages or not masks else None
-        overlaps = mask_overlaps(found, truth, same if rules.classwise else same | ~crowd) if masks else boxes
-        assert overlaps is not None
         labels = Labelled(classes, truth.areas, truth.crowd)
         scores = [c or 0.0 for c in found.confidences]
-        if rules.averages and boxes is not None:
-            out.averagers["bbox"].add(labels, Predicted(predicted, [w * h for _, _, w, h in found.boxes], scores), boxes)
-            if masks:
-                out.averagers["segm"].add(labels, Predicted(predicted, [float(n) for n in found.pixels], scores), overlaps)
+        for kind, averager in out.averagers.items():
+            overlaps = measured.boxes if kind == "bbox" else measured.masks
+            assert overlaps is not None
+            areas = [w * h for _, _, w, h in found.boxes] if kind == "bbox" else [float(n) for n in found.pixels]
+            averager.add(labels, Predicted(predicted, areas, scores), overlaps)
+        overlaps = measured.boxes if measured.masks is None else measured.masks
+        assert overlaps is not None
         return self._verdicts(pair, truth, found, (classes, predicted), overlaps)
 
     def _verdicts(self, pair: RawPair, truth: Side, found: Side, classes: tuple[list[int], list[int]], overlaps: Floats) -> SampleScore:
         ids = [[label["_id"] for label in labels] for labels in (pair.truth, pair.found)]
-        sample = SampleScore(pair.id, Verdicts(ids[0]), Verdicts(ids[1]), [])
+        sample = SampleScore(pair.id, Verdicts(ids[0]), Verdicts(ids[1]), [], dict(zip(truth.positions, truth.areas, strict=True)))
         order = np.array(sorted(range(len(found.names)), key=lambda i: -(found.confidences[i] or -1.0)), np.int64)
         label_classes, crowd = np.array(classes[0], np.int64), np.array(truth.crowd, bool)
         predicted = np.array(classes[1], np.int64)[order]

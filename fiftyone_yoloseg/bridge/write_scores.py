@@ -25,6 +25,16 @@ def declare_fields(dataset: Any, paths: Sequence[str], eval_key: str) -> None:
     dataset._merge_sample_field_schema({path: odm.create_field(path.rpartition(".")[2], kind) for path, kind in kinds.items()})
 
 
+def clear_scores(dataset: Any, paths: Sequence[str], eval_key: str) -> None:
+    """Remove what an earlier evaluation has written on samples and labels; its fields stay. paths: label lists."""
+    counts = [f"{eval_key}_{name}" for name in ("tp", "fp", "fn")]
+    collection = dataset._sample_collection
+    collection.update_many({"$or": [{name: {"$exists": True}} for name in counts]}, {"$unset": dict.fromkeys(counts, "")})
+    for path in paths:
+        values = [f"{path}.$[].{eval_key}{end}" for end in ("", "_id", "_iou")]
+        collection.update_many({f"{path}.{eval_key}": {"$exists": True}}, {"$unset": dict.fromkeys(values, "")})
+
+
 def write_scores(view: Any, scored: Scored, eval_key: str) -> None:
     """Set `<eval_key>`, `<eval_key>_id`, `<eval_key>_iou` of every label that was compared and the three counts of every sample.
 
@@ -42,7 +52,7 @@ def write_scores(view: Any, scored: Scored, eval_key: str) -> None:
         if not by_place:
             operations = [op for sample in samples for op in _by_id(sample, scored.paths, eval_key, now)]
             collection.bulk_write(operations, ordered=False)
-    fo.Sample._reload_docs(dataset._sample_collection_name, sample_ids=[str(sample.id) for sample in scored.samples])
+    fo.Sample._reload_docs(dataset._sample_collection_name)  # also those outside of the view, whose earlier scores have been cleared
     if view._is_generated:
         view.save()  # a view of video frames: into the dataset that it was made from
 

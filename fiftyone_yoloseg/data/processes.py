@@ -10,7 +10,8 @@ import contextlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
@@ -18,7 +19,12 @@ from typing import Any, TypeVar
 
 import cv2
 
+from ..errors import DataError
+
 T = TypeVar("T")
+K = TypeVar("K")
+A = TypeVar("A")
+_MOST = 8
 PRELOADED = "fiftyone_yoloseg.data.loaders"
 """Imported by the server once, with torch, not once a process. There is one server for all that we start."""
 
@@ -46,6 +52,52 @@ class LightPool:
             for process in set(multiprocessing.active_children()) - self._before:
                 process.kill()
         self._pool.shutdown(wait=not failed, cancel_futures=True)
+
+
+class Workers:
+    """Does chunks of work in order: in this process, and in others as soon as they have started. Use it as a context.
+
+    what: for a message, as "converted samples".  worth: whether there is enough to do for others.
+    """
+
+    def __init__(self, what: str, *, worth: bool) -> None:
+        self.what = what
+        self._processes: LightPool | None = None
+        self._started: Future[int] | None = None
+        if worth and cpus() > 1 and not multiprocessing.current_process().daemon:
+            self._processes = LightPool(_MOST)
+            self._started = self._processes.submit(os.getpid)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if self._processes is not None:
+            self._processes.close(failed=error is not None)
+
+    def each(self, function: Callable[[A], T], chunks: Iterable[tuple[K, A]]) -> Iterator[tuple[K, T]]:
+        """(what is kept of a chunk here, its result), in order. Function and chunks travel to processes that have not imported anything.
+
+        Raises DataError if a process was killed.
+        """
+        begun: deque[tuple[K, Future[T]]] = deque()
+        for kept, chunk in chunks:
+            if self._processes is None or self._started is None or not self._started.done():
+                yield kept, function(chunk)
+                continue
+            begun.append((kept, self._processes.submit(function, chunk)))
+            if len(begun) > 2 * _MOST:
+                kept, future = begun.popleft()
+                yield kept, self._result(future)
+        while begun:
+            kept, future = begun.popleft()
+            yield kept, self._result(future)
+
+    def _result(self, future: Future[T]) -> T:
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            raise DataError(f"a process that {self.what} was killed, most likely for want of memory: nothing was written") from None
 
 
 def context() -> BaseContext:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -56,15 +56,19 @@ class Table:
     objects: Integers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Matches:
-    """Predictions of one image and class by falling score. hit, ignored: (A, T, D), the latter by the label taken; None where none is near."""
+    """The predictions of one class, image by image, each image's by falling score; index i of every list is the same one.
 
-    scores: list[float]
-    areas: list[float]
-    hit: Bools | None = None
-    ignored: Bools | None = None
-    image: int = 0
+    ranks: in its image. images: which one. near: (first, hit, ignored) of those images where a label is near, both (A, T, D), the latter by the
+    label taken.
+    """
+
+    scores: list[float] = field(default_factory=list)
+    areas: list[float] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    near: list[tuple[int, Bools, Bools]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,48 +89,68 @@ class Averager:
 
     def __init__(self, thresholds: Sequence[float] = THRESHOLDS, limits: Sequence[int] = LIMITS) -> None:
         self.thresholds, self.limits = tuple(thresholds), tuple(limits)
-        self._matches: dict[int, list[_Matches]] = defaultdict(list)
+        self._matches: dict[int, _Matches] = defaultdict(_Matches)
         self._objects: dict[int, Integers] = defaultdict(lambda: np.zeros(len(AREAS), np.int64))
         self._objects_in: dict[int, dict[int, int]] = defaultdict(dict)  # class -> image -> objects, crowds not counted
         self.images = 0
+        self._clipped: Floats = np.minimum(self.thresholds, 1 - 1e-10)  # (T,) the overlaps at which pycocotools calls a label taken
 
     def add(self, labels: Labelled, found: Predicted, ious: Floats) -> None:
         """ious: (D, G) overlaps, of crowds the share of the prediction; those of different classes are not looked at."""
         of_label, of_found = _by_class(labels.classes), _by_class(found.classes)
-        overlaps = ious.tolist()
-        for cls in of_label.keys() | of_found.keys():
-            columns = of_label.get(cls, [])
-            rows = sorted(of_found.get(cls, ()), key=lambda i: -found.scores[i])[: self.limits[-1]]
-            areas, crowd = [labels.areas[j] for j in columns], [labels.crowd[j] for j in columns]
-            if columns:
-                self._objects[cls] += _counts(areas, crowd)
-                self._objects_in[cls][self.images] = len(crowd) - sum(crowd)
-            if rows:
-                near = [[(j, row[k]) for j, k in enumerate(columns) if row[k] >= self._lowest] for row in (overlaps[i] for i in rows)]
-                hit, ignored = self._match(areas, crowd, near) if any(near) else (None, None)
-                self._matches[cls].append(
-                    _Matches([found.scores[i] for i in rows], [found.areas[i] for i in rows], hit, ignored, self.images)
-                )
+        near: dict[int, list[tuple[int, float]]] = {}  # prediction -> labels of its class that it may take, with the overlap
+        rows, columns = np.nonzero(ious >= self._clipped[0])
+        for i, j, iou in zip(rows.tolist(), columns.tolist(), ious[rows, columns].tolist(), strict=True):
+            if found.classes[i] == labels.classes[j]:
+                near.setdefault(i, []).append((j, iou))
+        for cls, own in of_label.items():
+            self._objects[cls] += _counts([labels.areas[j] for j in own if not labels.crowd[j]])
+            self._objects_in[cls][self.images] = sum(not labels.crowd[j] for j in own)
+        for cls, every in of_found.items():
+            ranked = sorted(every, key=lambda i: -found.scores[i])[: self.limits[-1]]
+            candidates = [near.get(i, ()) for i in ranked]
+            own_matches = self._matches[cls]
+            if any(candidates):
+                own_matches.near.append((len(own_matches.scores), *self._match(labels, of_label[cls], candidates)))
+            own_matches.scores += [found.scores[i] for i in ranked]
+            own_matches.areas += [found.areas[i] for i in ranked]
+            own_matches.ranks += range(len(ranked))
+            own_matches.images += [self.images] * len(ranked)
         self.images += 1
 
-    @property
-    def _lowest(self) -> float:
-        return min(self.thresholds[0], 1 - 1e-10)
-
-    def _match(self, areas: list[float], crowd: list[bool], near: list[list[tuple[int, float]]]) -> tuple[Bools, Bools]:
-        """hit, ignored: (A, T, D)."""
-        any_crowd = any(crowd)
+    def _match(self, labels: Labelled, own: list[int], near: Sequence[Sequence[tuple[int, float]]]) -> tuple[Bools, Bools]:
+        """hit, ignored: (A, T, D). own: the labels of the class.  near: of each prediction the labels that it may take."""
+        out = {j: [labels.crowd[j] or not low <= labels.areas[j] <= high for low, high in AREAS] for j in own}
+        if all(len(row) < 2 for row in near):
+            return self._match_single(labels, out, near)
         known: dict[tuple[bool, ...], Integers] = {}
-        taken, ignored = [], []
-        for low, high in AREAS:
-            left_out = [c or not low <= area <= high for c, area in zip(crowd, areas, strict=True)]
+        hits, ignored = [], []
+        for a in range(len(AREAS)):
             # whom a prediction takes depends on who is left out only if some are and others are not
-            key = tuple(left_out) if any_crowd or not all(left_out) else (False,) * len(left_out)
+            key = tuple(out[j][a] for j in own)
+            if not any(labels.crowd[j] for j in own) and all(key):
+                key = (False,) * len(own)
             if key not in known:
-                known[key] = _assign(near, key, crowd, self.thresholds)
-            taken.append(known[key])
-            ignored.append(np.array([*left_out, False])[known[key]])
-        return np.array(taken) >= 0, np.array(ignored)
+                known[key] = _assign(near, dict(zip(own, key, strict=True)), labels.crowd, self._clipped.tolist())
+            taken = known[key]
+            hits.append(taken >= 0)
+            ignored.append(np.array([*(out[j][a] if j in out else False for j in range(len(labels.areas))), False])[taken])
+        return np.array(hits), np.array(ignored)
+
+    def _match_single(
+        self, labels: Labelled, out: dict[int, list[bool]], near: Sequence[Sequence[tuple[int, float]]]
+    ) -> tuple[Bools, Bools]:
+        """As `_match` where no prediction has a choice, which is nearly always: a label goes to the first that overlaps it enough."""
+        ious, before, left_out = np.full(len(near), -1.0), np.full(len(near), -1.0), np.zeros((len(AREAS), len(near)), bool)
+        highest: dict[int, float] = {}
+        for i, row in enumerate(near):
+            for j, iou in row:
+                ious[i], before[i], left_out[:, i] = iou, highest.get(j, -1.0), out[j]
+                if not labels.crowd[j]:  # a crowd can be taken by all
+                    highest[j] = max(iou, highest.get(j, -1.0))
+        thresholds = self._clipped[:, None]
+        hit = (thresholds <= ious) & (thresholds > before)
+        return np.broadcast_to(hit, (len(AREAS), *hit.shape)), hit & left_out[:, None]
 
     def renumbered(self, index: Mapping[int, int]) -> Averager:
         """The same matches, of the classes in `index` only, under the numbers that it gives them."""
@@ -150,9 +174,9 @@ class Averager:
             confidences, hit, ignored, ranks, _ = self._sorted(cls)
             sizes = np.flatnonzero(count)
             hit, ignored = hit[sizes], ignored[sizes]
+            right = hit & ~ignored
             for m, limit in enumerate(self.limits):
-                first = (hit & ~ignored)[..., ranks < limit]
-                recall[:, cls, sizes, m] = (first.sum(-1, dtype=np.float64) / count[sizes, None]).T
+                recall[:, cls, sizes, m] = (np.count_nonzero(right[..., ranks < limit], axis=-1) / count[sizes, None]).T
             best, reached_at = _curves(confidences, hit, ignored, count[sizes])
             precision[:, :, cls, sizes], scores[:, :, cls, sizes] = best.transpose(1, 2, 0), reached_at.transpose(1, 2, 0)
         return Table(precision, scores, recall, objects)
@@ -178,25 +202,18 @@ class Averager:
 
     def _sorted(self, cls: int) -> tuple[Floats, Bools, Bools, Integers, Integers]:
         """Predictions of all images by falling score: scores (N,), hit and ignored (A, T, N), rank in their image and that image (N,)."""
-        parts = self._matches.get(cls, [])
-        if not parts:
-            nothing = np.zeros((len(AREAS), len(self.thresholds), 0), bool)
-            return np.zeros(0), nothing, nothing, np.zeros(0, np.int64), np.zeros(0, np.int64)
-        scores = np.concatenate([p.scores for p in parts])
-        areas = np.concatenate([p.areas for p in parts])
-        ranks = np.concatenate([np.arange(len(p.scores)) for p in parts])
-        shape = len(AREAS), len(self.thresholds), len(scores)
-        hit, ignored, start = np.zeros(shape, bool), np.zeros(shape, bool), 0
-        for part in parts:
-            end = start + len(part.scores)
-            if part.hit is not None:
-                hit[..., start:end], ignored[..., start:end] = part.hit, part.ignored
-            start = end
+        own = self._matches.get(cls, _Matches())
+        scores, areas = np.array(own.scores, np.float64), np.array(own.areas, np.float64)
+        hit = np.zeros((len(AREAS), len(self.thresholds), len(scores)), bool)
+        ignored = np.zeros_like(hit)
+        for start, hit_there, ignored_there in own.near:
+            end = start + hit_there.shape[2]
+            hit[..., start:end], ignored[..., start:end] = hit_there, ignored_there
         low, high = np.array(AREAS).T[..., None]
         ignored |= ~hit & ((areas < low) | (areas > high))[:, None]
         order = np.argsort(-scores, kind="stable")
-        image = np.repeat([p.image for p in parts], [len(p.scores) for p in parts])
-        return scores[order], hit[..., order], ignored[..., order], ranks[order], image[order]
+        ranks, images = np.array(own.ranks, np.int64), np.array(own.images, np.int64)
+        return scores[order], hit[..., order], ignored[..., order], ranks[order], images[order]
 
 
 def _by_class(classes: Sequence[int]) -> dict[int, list[int]]:
@@ -206,13 +223,14 @@ def _by_class(classes: Sequence[int]) -> dict[int, list[int]]:
     return found
 
 
-def _counts(areas: list[float], crowd: list[bool]) -> list[int]:
-    """Objects of each size that count."""
-    counted = [area for area, c in zip(areas, crowd, strict=True) if not c]
-    return [sum(low <= area <= high for area in counted) for low, high in AREAS]
+def _counts(areas: list[float]) -> list[int]:
+    """Objects of each size."""
+    return [sum(low <= area <= high for area in areas) for low, high in AREAS]
 
 
-def _assign(near: list[list[tuple[int, float]]], left_out: tuple[bool, ...], crowd: list[bool], thresholds: Sequence[float]) -> Integers:
+def _assign(
+    near: Sequence[Sequence[tuple[int, float]]], left_out: Mapping[int, bool], crowd: Sequence[bool], thresholds: Sequence[float]
+) -> Integers:
     """(T, D) index of the label that each prediction takes, -1 for none.
 
     The best free label of at least the threshold, of equal ones the last; one that counts before one that is left out. Crowds stay free.
@@ -222,7 +240,7 @@ def _assign(near: list[list[tuple[int, float]]], left_out: tuple[bool, ...], cro
     for t, threshold in enumerate(thresholds):
         used: set[int] = set()
         for i, row in enumerate(ordered):
-            best, at = min(threshold, 1 - 1e-10), -1
+            best, at = threshold, -1
             for j, iou in row:
                 if j in used and not crowd[j]:
                     continue

@@ -72,19 +72,22 @@ def match_overlaps(
     predictions: (P,) their numbers, for the result.  table: (P, L) overlaps, with crowds the share of the prediction.  predicted: (P,) their
     classes.  classes, crowd: (L,).
     """
-    free = ~crowd
-    threshold = min(iou, 1 - 1e-10)
+    free, threshold = (~crowd).tolist(), min(iou, 1 - 1e-10)
     labels, ious = np.full(len(predictions), NOTHING), np.zeros(len(predictions))
-    # most predictions are near no label, and most others near one
-    for i in np.flatnonzero((table >= threshold).any(1)) if len(crowd) else ():
-        near = np.flatnonzero(table[i] >= threshold)
-        same = classes[near] == predicted[i]
-        candidates = near[free[near] & same if classwise else free[near]]
-        if candidates.size:
-            last = candidates[::-1]  # of equal ones COCO takes the last
-            labels[i] = best = int(last[table[i, last].argmax()])
-            ious[i], free[best] = table[i, best], False
-        elif np.any(crowd[near] & same):
+    rows, columns = np.nonzero(table >= threshold)  # most predictions are near no label, and most others near one
+    near: dict[int, list[tuple[int, float]]] = {}
+    for i, j, share in zip(rows.tolist(), columns.tolist(), table[rows, columns].tolist(), strict=True):
+        near.setdefault(i, []).append((j, share))
+    for i, candidates in near.items():
+        best, at, on_crowd = 0.0, NOTHING, False
+        for j, share in candidates:
+            same = bool(classes[j] == predicted[i])
+            on_crowd |= same and bool(crowd[j])
+            if free[j] and (same or not classwise) and share >= best:  # of equal ones COCO takes the last
+                best, at = share, j
+        if at != NOTHING:
+            labels[i], ious[i], free[at] = at, best, False
+        elif on_crowd:
             labels[i] = IGNORED
     return Matching(predictions, labels, ious, np.flatnonzero(free))
 

@@ -168,30 +168,33 @@ class CocoScorer:
 
 def scores_of(averager: Averager, table: Table) -> Scores:
     """What COCOeval's `summarize` prints, and more. averager: has COCO's thresholds and limits; table: what it computes."""
+    curves = Curves(_known(table.precision[0, :, :, 0]).T, *_by_confidence(averager, table))
+    return Scores(**averages(table), **_best_f1(curves), curves=curves)
+
+
+def averages(table: Table) -> dict[str, Any]:
+    """What COCOeval's `summarize` prints, and AP and AR of each class, under the names that `Scores` has for them."""
     # (IoU thresholds, recall points, classes, areas); -1 where there is no object
     precision, recall = _known(table.precision), _known(table.recall)
     every = precision[..., 0]
-    curves = Curves(every[0].T, *_by_confidence(averager, table))
-    return Scores(
-        map=_mean(every),
-        map50=_mean(every[0]),
-        map75=_mean(every[5]),
-        maps=_class_means(every),
-        maps50=_class_means(every[:1]),
-        maps75=_class_means(every[5:6]),
-        ap_small=_mean(precision[..., 1]),
-        ap_medium=_mean(precision[..., 2]),
-        ap_large=_mean(precision[..., 3]),
-        ar1=_mean(recall[..., 0, 0]),
-        ar10=_mean(recall[..., 0, 1]),
-        ar100=_mean(recall[..., 0, 2]),
-        ar_small=_mean(recall[..., 1, 2]),
-        ar_medium=_mean(recall[..., 2, 2]),
-        ar_large=_mean(recall[..., 3, 2]),
-        ars=_class_means(recall[..., 0, 2][:, None]),
-        **_best_f1(curves),
-        curves=curves,
-    )
+    return {
+        "map": _mean(every),
+        "map50": _mean(every[0]),
+        "map75": _mean(every[5]),
+        "maps": _class_means(every),
+        "maps50": _class_means(every[:1]),
+        "maps75": _class_means(every[5:6]),
+        "ap_small": _mean(precision[..., 1]),
+        "ap_medium": _mean(precision[..., 2]),
+        "ap_large": _mean(precision[..., 3]),
+        "ar1": _mean(recall[..., 0, 0]),
+        "ar10": _mean(recall[..., 0, 1]),
+        "ar100": _mean(recall[..., 0, 2]),
+        "ar_small": _mean(recall[..., 1, 2]),
+        "ar_medium": _mean(recall[..., 2, 2]),
+        "ar_large": _mean(recall[..., 3, 2]),
+        "ars": _class_means(recall[..., 0, 2][:, None]),
+    }
 
 
 def _xywh(box: Sequence[float]) -> list[float]:

@@ -34,28 +34,32 @@ def panoptic(true: Strings, predicted: Strings, ious: Floats, classes: Sequence[
 
 
 def best_thresholds(true: Strings, predicted: Strings, confidences: Floats, classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Class -> the confidence whose predictions and better ones have the highest F1, with precision and recall there; of equal ones the highest.
-
-    A match that was made at a lower confidence is not made anew. Classes without an object or a prediction are left out.
-    """
+    """Class -> `best_threshold` of its predictions. Classes without an object or a prediction are left out."""
     result = {}
     for name in classes:
-        objects, rows = int((true == name).sum()), np.flatnonzero(predicted == name)
-        if not objects or not len(rows):
-            continue
-        rows = rows[np.argsort(-confidences[rows].astype(np.float64), kind="stable")]
-        scores, right = confidences[rows].astype(np.float64), np.cumsum(true[rows] == name)
-        ends = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True])  # all of one confidence or none
-        tp, count = right[ends], ends + 1
-        f1 = 2 * tp / (count + objects)
-        best = int(f1.argmax())
-        result[name] = {
-            "confidence": float(scores[ends[best]]),
-            "precision": float(tp[best] / count[best]),
-            "recall": float(tp[best] / objects),
-            "f1": float(f1[best]),
-        }
+        objects, rows = int((true == name).sum()), predicted == name
+        if objects and rows.any():
+            result[name] = best_threshold(true[rows] == name, confidences[rows].astype(np.float64), objects)
     return result
+
+
+def best_threshold(right: npt.NDArray[np.bool_], confidences: Floats, objects: int) -> dict[str, float]:
+    """The confidence whose predictions and better ones have the highest F1, with precision and recall there; of equal ones the highest.
+
+    right, confidences: (N,) of one or more predictions. objects: to find, one or more. A match that was made at a lower confidence is not made anew.
+    """
+    order = np.argsort(-confidences, kind="stable")
+    scores, hits = confidences[order], np.cumsum(right[order])
+    ends = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True])  # all of one confidence or none
+    tp, count = hits[ends], ends + 1
+    f1 = 2 * tp / (count + objects)
+    best = int(f1.argmax())
+    return {
+        "confidence": float(scores[ends[best]]),
+        "precision": float(tp[best] / count[best]),
+        "recall": float(tp[best] / objects),
+        "f1": float(f1[best]),
+    }
 
 
 def calibration(right: npt.NDArray[np.bool_], confidences: Floats, bins: int = 10) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Bitmaps are (H, W) arrays, True or non-zero inside. Pixel i covers the continuou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -171,6 +172,20 @@ def crop_iou(a: Crop, b: Crop) -> float:
         both = int(np.count_nonzero(bits_a[y1 - ay : y2 - ay, x1 - ax : x2 - ax] & bits_b[y1 - by : y2 - by, x1 - bx : x2 - bx]))
     either = int(np.count_nonzero(bits_a) + np.count_nonzero(bits_b)) - both
     return both / either if either else 0.0
+
+
+def boundary_distance(height: int, width: int, ratio: float = 0.02) -> int:
+    """How far from the outline Boundary IoU looks, in pixels: 2 % of the image's diagonal, at least 1 (Cheng et al. 2021, arXiv 2103.16562)."""
+    return max(1, round(ratio * math.hypot(height, width)))
+
+
+def boundary(bits: Bitmap, distance: int) -> Bitmap:
+    """The pixels of a crop of 0 and 1 from which a pixel outside of the mask is at most `distance` steps away, diagonal ones too. What is outside
+    of the crop, or of the image, is outside of the mask."""
+    if min(bits.shape) <= 2 * distance:
+        return bits
+    inner = cv2.erode(bits, np.ones((2 * distance + 1,) * 2, np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
+    return np.asarray(bits - inner, np.uint8)
 
 
 def shared_pixels(a: Sequence[Crop], b: Sequence[Crop]) -> npt.NDArray[np.int64]:

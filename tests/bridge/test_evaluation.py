@@ -288,6 +288,24 @@ def test_quality_by_hand(scene: Any) -> None:
     assert [b["predictions"] for b in calibration["bins"]] == [0, 0, 0, 0, 0, 1, 1, 0, 1, 0]
 
 
+def test_replacing_an_evaluation_leaves_nothing_of_it(dataset: Any) -> None:
+    held = dataset.last()
+    evaluate(dataset, "predictions", use_masks=False, classwise=False)
+    assert held.eval_tp is not None
+    evaluate(dataset.limit(5), "predictions")
+    dataset.delete_evaluation("eval")
+    expected = evaluate(dataset.limit(5), "predictions")
+    fresh = [dataset.values(path) for path in ("eval_tp", "predictions.detections.eval", "ground_truth.detections.eval_iou")]
+    schema = dataset.get_field_schema(flat=True)
+    evaluate(dataset, "predictions", use_masks=False, classwise=False)
+    again = evaluate(dataset.limit(5), "predictions")
+    assert [dataset.values(path) for path in ("eval_tp", "predictions.detections.eval", "ground_truth.detections.eval_iou")] == fresh
+    assert set(dataset.get_field_schema(flat=True)) == set(schema) and again.coco == expected.coco
+    assert held.eval_tp is None and fresh[0][5:] == [None] * (len(dataset) - 5)
+    stored = dataset._sample_collection.find({"eval_tp": {"$exists": True}})
+    assert len(list(stored)) == 5 == len(dataset.load_evaluation_view("eval"))
+
+
 def test_fiftyones_own_call_does_the_same(dataset: Any) -> None:
     assert fy.register_evaluation() == METHOD
     ours = evaluate(dataset, "predictions", eval_key="ours")

@@ -106,3 +106,26 @@ def test_iou_of_hand_made_boxes() -> None:
 def test_counts_are_bytes_and_masks_hashable() -> None:
     mask = masks.from_bitmap(np.eye(3))
     assert isinstance(mask.counts, bytes) and hash(mask) == hash(CropMask(0, 0, 3, 3, mask.counts))
+
+
+def test_boundary_by_hand() -> None:
+    assert masks.boundary_distance(100, 100) == 3 and masks.boundary_distance(480, 640) == 16 and masks.boundary_distance(8, 8) == 1
+    band = masks.boundary(np.ones((20, 20), np.uint8), 3)
+    assert band.sum() == 20 * 20 - 14 * 14 and band[3:17, 3:17].sum() == 0
+    assert masks.boundary(np.ones((6, 40), np.uint8), 3).all(), "no pixel is further from the outline"
+
+
+@settings(max_examples=150, deadline=None)
+@given(bitmaps, st.integers(0, 3), st.integers(0, 3), st.integers(1, 4))
+@example(np.ones((12, 12), np.uint8), 0, 0, 2)
+@example(np.pad(np.zeros((1, 1), np.uint8), 5, constant_values=1), 3, 3, 1)
+def test_boundary_of_a_crop_is_that_of_the_whole_image(bits: np.ndarray, left: int, top: int, distance: int) -> None:
+    """Naively: a pixel of the mask from which some pixel outside of it, or of the image, is at most so many king's moves away."""
+    full = np.pad(bits, ((top, 2), (left, 2)))
+    around = np.pad(full, distance)
+    naive = np.zeros_like(full)
+    for y, x in np.argwhere(full):
+        naive[y, x] = not around[y : y + 2 * distance + 1, x : x + 2 * distance + 1].all()
+    mask = masks.from_bitmap(full)
+    band = masks.from_bitmap(masks.boundary(masks.crop_bitmap(mask), distance), mask.x, mask.y)
+    np.testing.assert_array_equal(masks.full_bitmap(band, *full.shape), naive)
