@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engine.error_types import KINDS, ErrorTypes, Kind
+from ..engine.error_types import KINDS, ErrorTypes, Kind, ObjectError
 from ..errors import DataError, UserError
 from ..types import ImageRecord, ProgressFn
+from .error_pages import write_page
+from .error_report import KEPT, ErrorCase, ErrorReport
 from .label_attributes import check_key, clear_attributes, save_views, write_attributes
 from .objects import Problem, RawSample, Reader
 from .raw import object_attributes
 from .read import as_instances, sized_pairs
 from .views import check_view, label_path
-
-
-@dataclass(slots=True)
-class ErrorReport:
-    """ap50: mask AP at IoU 0.5, mean over classes. counts, costs: kind -> number of errors, and what ap50 would rise by without them.
-
-    worst: (cost, kind, sample id, label id), the most expensive single errors. left_out: samples and labels that could not be used.
-    """
-
-    samples: int
-    ap50: float
-    counts: dict[Kind, int]
-    costs: dict[Kind, float]
-    worst: list[tuple[float, Kind, str, str]]
-    left_out: list[Problem]
-    views: dict[str, str] = field(default_factory=dict)
-
-    def summary(self) -> str:
-        rows = sorted(self.counts, key=lambda kind: -self.costs[kind])
-        lines = [f"  {kind:<24}{self.counts[kind]:>7}   AP50 {self.costs[kind]:+.3f}" for kind in rows if self.counts[kind]]
-        return "\n".join([f"mask AP50 {self.ap50:.3f} on {self.samples} images; errors, and what AP50 would gain without them:", *lines])
 
 
 def error_types(
@@ -43,13 +26,15 @@ def error_types(
     gt_field: str = "ground_truth",
     *,
     key: str | None = "error",
+    report: Path | str | None = None,
     progress: ProgressFn | None = None,
 ) -> ErrorReport:
     """Give every wrong prediction and every missed object its kind of error and its cost in AP50.
 
     key: attribute of the labels that gets the kind, `<key>_cost` the cost, and beginning of the names of the saved views; what an earlier run
-    wrote under it is replaced. None writes nothing. Labels without a mask and samples that cannot be read are left out and listed.
-    Raises DataError where a field cannot be used or predictions have no confidence, UserError for a bad key.
+    wrote under it is replaced. None writes nothing. report: an HTML file to write, with tables, and pictures of the most expensive errors.
+    Labels without a mask and samples that cannot be read are left out and listed. Raises DataError where a field cannot be used, predictions have
+    no confidence or the report cannot be written, UserError for a bad key; then no label is changed.
     """
     check_view(view)
     if key is not None:
@@ -57,7 +42,7 @@ def error_types(
     paths = label_path(view, gt_field), label_path(view, pred_field)
     names = sorted({x for path in paths for x in view.distinct(f"{path}.label") if x is not None})
     reader, errors, left_out = Reader({name: i for i, name in enumerate(names)}, "skip"), ErrorTypes(len(names)), list[Problem]()
-    ids: list[tuple[str, list[str], list[str]]] = []
+    seen: list[_Seen] = []
     total = len(view) if progress else 0
     for pair, size in sized_pairs(view, *(object_attributes(path) for path in paths)):
         if isinstance(size, UserError):
@@ -70,28 +55,68 @@ def error_types(
         if any(o.confidence is None for o in found):
             raise DataError(f"field '{pred_field}': predictions of sample {pair.id} have no confidence, which AP needs")
         record = ImageRecord(Path(pair.path), *size, tuple(o.record() for o in truth))
-        errors.add(len(ids), record, as_instances(found, size))
-        ids.append((str(pair.id), [o.id for o in truth], [o.id for o in found]))
+        errors.add(len(seen), record, as_instances(found, size))
+        seen.append(_Seen(str(pair.id), pair.path, [(o.id, o.cls) for o in truth], [(o.id, o.cls) for o in found]))
         if progress:
-            progress(0.9 * len(ids) / max(total, 1), f"{len(ids)} of {total} samples, {len(errors.errors)} errors")
-    if not ids:
+            progress(0.9 * len(seen) / max(total, 1), f"{len(seen)} of {total} samples, {len(errors.errors)} errors")
+    if not seen:
         raise DataError(f"no sample of this view can be read, the first: {left_out[0]}")
+    tell = progress or (lambda share, label: None)
+    tell(0.9, f"what {len(errors.errors)} errors cost")
     costs, rows = errors.object_costs(), dict[str, list[tuple[str, str, dict[str, Any]]]]()
-    worst = []
+    cases: list[ErrorCase] = []
     for error, cost in zip(errors.errors, costs, strict=True):
-        sample_id, label_ids, prediction_ids = ids[error.image]
-        missed = error.prediction is None
-        label_id = label_ids[error.label or 0] if missed else prediction_ids[error.prediction or 0]
-        rows.setdefault(paths[0 if missed else 1], []).append((sample_id, label_id, {f"{key}": error.kind, f"{key}_cost": cost}))
-        worst.append((cost, error.kind, sample_id, label_id))
-    worst.sort(key=lambda row: -row[0])
-    counts: dict[Kind, int] = {kind: sum(e.kind == kind for e in errors.errors) for kind in KINDS}
-    report = ErrorReport(len(ids), errors.ap, counts, errors.costs(), worst[:20], left_out)
+        case = seen[error.image].case(error, cost, names)
+        missed = case.prediction_id is None
+        at = case.label_id if missed else case.prediction_id
+        rows.setdefault(paths[0 if missed else 1], []).append((case.sample_id, str(at), {f"{key}": case.kind, f"{key}_cost": cost}))
+        cases.append(case)
+    result = _report((pred_field, gt_field), len(seen), errors, cases, names, left_out)
+    if report is not None:
+        tell(0.95, "pictures of the most expensive errors")
+        result.page = Path(report).expanduser().absolute()
+        write_page(view, result, result.page)
     if key is not None:
         clear_attributes(view, paths, [key, f"{key}_cost"])
         for path, values in rows.items():
             write_attributes(view, path, values)
-        report.views = save_views(view, key, {kind: gt_field if kind == "missed" else pred_field for kind in KINDS}, key)
-    if progress:
-        progress(1.0, report.summary().splitlines()[0])
-    return report
+        result.views = save_views(view, key, {kind: gt_field if kind == "missed" else pred_field for kind in KINDS}, key)
+    tell(1.0, result.headline())
+    return result
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A sample that was compared: what the numbers in an `ObjectError` mean."""
+
+    sample_id: str
+    path: str
+    truth: list[tuple[str, int]]
+    found: list[tuple[str, int]]
+
+    def case(self, error: ObjectError, cost: float, names: Sequence[str]) -> ErrorCase:
+        label_id, label = (None, None) if error.label is None else self.truth[error.label]
+        prediction_id, predicted = (None, None) if error.prediction is None else self.found[error.prediction]
+        return ErrorCase(
+            error.kind, cost, self.sample_id, self.path, prediction_id, label_id, None if predicted is None else names[predicted],
+            None if label is None else names[label], error.iou, None if predicted is None else error.confidence,
+        )  # fmt: skip
+
+
+def _report(
+    fields: tuple[str, str], samples: int, errors: ErrorTypes, cases: list[ErrorCase], names: Sequence[str], left_out: list[Problem]
+) -> ErrorReport:
+    counts: dict[Kind, int] = {kind: sum(e.kind == kind for e in errors.errors) for kind in KINDS}
+    found = {names[cls]: (objects, ap) for cls, objects, ap in errors.per_class()}
+    by_class: dict[str, Counter[Kind]] = {name: Counter() for name in found}
+    for case in cases:
+        by_class.setdefault(case.predicted or case.label or "", Counter())[case.kind] += 1
+    order = sorted(by_class, key=lambda name: (-by_class[name].total(), name))
+    classes = {}
+    for name in order:
+        objects, ap = found.get(name, (0, None))
+        classes[name] = {"objects": objects, "AP50": ap, "errors": dict(by_class[name])}
+    costly = sorted(cases, key=lambda case: -case.cost)
+    kept = [case for kind in KINDS for case in [c for c in costly if c.kind == kind][:KEPT]]
+    objects = sum(n for n, _ in found.values())
+    return ErrorReport(*fields, samples, objects, errors.predictions, errors.ap, counts, errors.costs(), classes, kept, left_out)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from ..errors import Stopped, UserError
@@ -134,11 +133,12 @@ def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
 
     view, options = load_view(params), params["options"]
     results = evaluate(view, **options, progress=step)
-    facts, mask, box = results.facts, results.coco["segm"], results.coco["bbox"]
+    facts, box = results.facts, results.coco["bbox"]
+    kind, mask = next((name, results.coco[key]) for key, name in (("segm", "mask"), ("boundary", "boundary")) if key in results.coco)
     counts = {name: int(sum(n or 0 for n in view.values(f"{options['eval_key']}_{name}"))) for name in ("tp", "fp", "fn")}
     lines = [
         f"**{_count(counts['tp'], 'object')} found, {counts['fn']} missed, {_count(counts['fp'], 'wrong prediction')}** at IoU {options['iou']:g}",
-        f"mask mAP **{_score(mask['AP'])}** (AP50 {_score(mask['AP50'])}), box mAP **{_score(box['AP'])}** (AP50 {_score(box['AP50'])})",
+        f"{kind} mAP **{_score(mask['AP'])}** (AP50 {_score(mask['AP50'])}), box mAP **{_score(box['AP'])}** (AP50 {_score(box['AP50'])})",
     ]
     if facts["crowds"]:
         lines.append(f"{_count(facts['crowds'], 'crowd')}, and {_count(facts['ignored'], 'prediction')} on them that do not count")
@@ -158,24 +158,30 @@ def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
 
 
 def compare(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
-    from .compare import VERDICTS, compare
+    from .compare import compare
 
     def step(share: float, label: str) -> None:
         if should_stop():
             raise Stopped("the comparison was stopped; nothing was written")
         progress(share, label)
 
-    report = compare(load_view(params), **params["options"], progress=step)
-    head, verdict = report.summary().splitlines()
-    table = ["| class | " + " | ".join(VERDICTS) + " |", "|---" * (len(VERDICTS) + 1) + "|"]
-    table += [f"| {name} | " + " | ".join(str(counts.get(v, 0)) for v in VERDICTS) + " |" for name, counts in report.per_class.items()]
-    return _json(
-        {
-            "summary": _markdown([f"**{head}**", verdict]) + "\n\n" + "\n".join(table),
-            "objects": report.objects, "false_positives": report.false_positives, "per_class": report.per_class, "views": report.views,
-            **{kind: asdict(d) for kind, d in (("masks", report.masks), ("boxes", report.boxes)) if d},
-        }
-    )  # fmt: skip
+    options = dict(params["options"])
+    fields = [options.pop("first"), options.pop("second"), *options.pop("more", ())]
+    report = compare(load_view(params), *fields, **options, progress=step)
+    return _json({"summary": report.markdown(), **report.to_dict()})
+
+
+def error_types(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .error_types import error_types
+
+    def step(share: float, label: str) -> None:
+        if should_stop():
+            raise Stopped("the search for kinds of errors was stopped")
+        progress(share, label)
+
+    report = error_types(load_view(params), **params["options"], progress=step)
+    lines = [report.markdown(), *([f"Report with pictures: `{report.page}`"] if report.page else [])]
+    return _json({"summary": _markdown(lines) + _listing([str(p) for p in report.left_out], "left out"), **report.to_dict()})
 
 
 def export(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
@@ -234,6 +240,7 @@ JOBS: dict[str, Job] = {
     "predict": predict,
     "evaluate": evaluate,
     "compare": compare,
+    "error_types": error_types,
     "export": export,
     "find_label_errors": find_label_errors,
     "review": review,

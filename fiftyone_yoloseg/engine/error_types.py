@@ -104,9 +104,19 @@ class ErrorTypes:
         return errors
 
     @property
+    def predictions(self) -> int:
+        """How many count: those on crowds do not."""
+        return len(self._rows)
+
+    @property
     def ap(self) -> float:
         """AP at IoU 0.5 as it is, 0..1, mean over the classes that have objects."""
         return self._ap(())
+
+    def per_class(self) -> list[tuple[int, int, float]]:
+        """(class, objects to find, AP at IoU 0.5) of each class that has objects."""
+        ranked = _Ranked(self._rows, self._objects)
+        return [(cls, n, ranked.ap[cls]) for cls, n in enumerate(self._objects) if n]
 
     def costs(self) -> dict[Kind, float]:
         """What AP would rise by if all errors of a kind were set right, 0..1."""

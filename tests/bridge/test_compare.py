@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +55,8 @@ def test_compare(dataset: Any) -> None:
     report = fy.compare(dataset, "a", "b", samples=50)
     assert report.objects == {"fixed": 1, "broken": 1, "right": 1, "wrong": 0}
     assert report.per_class == {"cat": {"right": 1, "broken": 1}, "dog": {"fixed": 1}}
+    assert report.per_size == {"small": {"right": 1, "broken": 1, "fixed": 1}, "medium": {}, "large": {}}, "900 pixels each"
+    assert report.per_class_and_size == {"cat": {"small": {"right": 1, "broken": 1}}, "dog": {"small": {"fixed": 1}}}
     assert report.false_positives == (0, 2)
     assert dataset.values("ground_truth.detections.compare") == [["right", "broken"], ["fixed"]]
     assert report.masks is not None and report.masks.low <= report.masks.difference <= report.masks.high
@@ -87,7 +93,17 @@ def test_error_types(dataset: Any) -> None:
     # cats: right at 0.9, wrong at 0.7, at 0.3 wrong but mended; two to find: AP 51/101 -> 51/101 + 50/101 * 2/3
     assert shifted == pytest.approx(50 / 101 * 2 / 3 / 2) and background == pytest.approx(0, abs=1e-12)
     assert report.ap50 == pytest.approx((51 / 101 + 1) / 2)
-    assert report.costs["shifted"] == pytest.approx(shifted) and report.worst[0][:2] == (pytest.approx(shifted), "shifted")
+    assert report.costs["shifted"] == pytest.approx(shifted)
+    worst = report.worst[0]
+    assert (worst.kind, worst.cost, worst.iou) == ("shifted", pytest.approx(shifted), pytest.approx(1 / 3))
+    assert (worst.label, worst.predicted, worst.confidence) == ("cat", "cat", pytest.approx(0.3))
+    assert worst.label_id == dataset.values("ground_truth.detections.id", unwind=True)[1]
+    assert report.worst[1].label_id is None and report.worst[1].prediction_id == dataset.values("b.detections.id", unwind=True)[3]
+    assert (report.objects, report.predictions, report.errors) == (3, 4, 2)
+    assert report.classes == {
+        "cat": {"objects": 2, "AP50": pytest.approx(51 / 101), "errors": {"shifted": 1, "background": 1}},
+        "dog": {"objects": 1, "AP50": pytest.approx(1), "errors": {}},
+    }
     assert report.views == {"shifted": "error: shifted", "background": "error: background"}
     assert "shifted" in report.summary()
     missed = fy.error_types(dataset, "a", key="e2")
@@ -95,9 +111,69 @@ def test_error_types(dataset: Any) -> None:
     assert len(dataset.load_saved_view("e2: missed")) == 1
 
 
+def test_several_models_are_compared_with_the_first(dataset: Any) -> None:
+    dataset.clone_sample_field("b", "c")
+    dataset.set_values("c.detections", [labels[:1] for labels in dataset.values("c.detections")])
+    report = fy.compare(dataset, "a", "b", "c", samples=20)
+    (other,) = report.more
+    assert (other.first, other.second, other.objects) == ("a", "c", {"fixed": 1, "broken": 1, "right": 1, "wrong": 0})
+    assert report.objects == other.objects and (report.false_positives, other.false_positives) == ((0, 2), (0, 0))
+    assert dataset.values("ground_truth.detections.compare_c") == dataset.values("ground_truth.detections.compare")
+    assert other.views == {v: f"compare_c: {v}" for v in ("fixed", "broken", "right")}
+    alone = fy.compare(dataset, "a", "c", key=None, samples=20)
+    assert (alone.masks, alone.boxes, alone.per_size) == (other.masks, other.boxes, other.per_size)
+    assert json.loads(json.dumps(report.to_dict()))["more"][0]["per_class"] == {"cat": {"right": 1, "broken": 1}, "dog": {"fixed": 1}}
+    with pytest.raises(DataError, match="'b' is given twice"):
+        fy.compare(dataset, "a", "b", "b")
+
+
+def test_sizes_are_those_of_coco(fiftyone_db: Any, tmp_path: Path) -> None:
+    """32 x 32 pixels are small, 33 x 32 medium, 97 x 96 large."""
+    labels = [
+        to_detection(masks.from_bitmap(np.ones((h, w)), x, 0), name, 300, 300, confidence=0.5)
+        for name, w, h, x in (("a", 32, 32, 0), ("b", 33, 32, 50), ("c", 97, 96, 100))
+    ]
+    made = fo.Dataset()
+    sample = fo.Sample(str(tmp_path / "x.png"), metadata=fo.ImageMetadata(width=300, height=300))
+    sample["ground_truth"], sample["a"], sample["b"] = (
+        fo.Detections(detections=[d.copy() for d in part]) for part in (labels, labels, labels[:2])
+    )
+    made.add_sample(sample)
+    report = fy.compare(made, "a", "b", samples=5)
+    assert report.per_size == {"small": {"right": 1}, "medium": {"right": 1}, "large": {"broken": 1}}
+    made.delete()
+
+
+@pytest.mark.parametrize("name", ["cat", "<script>alert('cat')</script>"])
+def test_the_report_of_kinds_of_errors(dataset: Any, tmp_path: Path, name: str) -> None:
+    for field in ("ground_truth", "b"):
+        renamed = [[name if x == "cat" else x for x in labels] for labels in dataset.values(f"{field}.detections.label")]
+        dataset.set_values(f"{field}.detections.label", renamed)
+    report = fy.error_types(dataset, "b", report=tmp_path / "pages" / "errors.html")
+    assert report.page == tmp_path / "pages" / "errors.html" and [p.name for p in report.page.parent.iterdir()] == ["errors.html"]
+    page = report.page.read_text()
+    assert "<script" not in page and escape(name) in page and "default-src 'none'" in page
+    assert not re.search(r"(src|href)=.(?!data:image/)", page), "everything is in the file"
+    # the shifted one and the one on nothing, twice each
+    pictures = [base64.b64decode(p) for p in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)]
+    assert len(pictures) == 4
+    truth, found, nothing, background = (
+        cv2.imdecode(np.frombuffer(p, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1].astype(int) for p in pictures
+    )
+    # on black images: green outlines of labels, red ones of predictions, of which the first lies 15 pixels further left
+    green, red = (np.argwhere(p[..., channel] > 150) for p, channel in ((truth, 1), (found, 0)))
+    assert len(green) and len(red) and green[:, 1].mean() > red[:, 1].mean() + 20 and nothing.max() < 30 < background.max()
+    assert "AP50 +0.1650" in page and f"AP50 {report.costs['shifted']:+.4f}" in page
+    stored = json.loads(json.dumps(report.to_dict()))
+    assert stored["cases"]["shifted"][0]["sample_id"] == dataset.first().id and stored["classes"][name]["objects"] == 2
+    Path(dataset.first().filepath).unlink()  # an image that is gone has no picture, and the report is there all the same
+    dataset.set_values("metadata", [fo.ImageMetadata(width=SIZE, height=SIZE)] * 2)
+    assert fy.error_types(dataset, "b", report=report.page).page.read_text().count("<img") == 2
+
+
 def test_what_cannot_be_compared(dataset: Any) -> None:
     before = dataset.values("ground_truth.detections")
-    with pytest.raises(DataError, match="both 'a'"):
+    with pytest.raises(DataError, match="'a' is given twice"):
         fy.compare(dataset, "a", "a")
     with pytest.raises(UserError, match="key='1 x': use letters"):
         fy.compare(dataset, "a", "b", key="1 x")
