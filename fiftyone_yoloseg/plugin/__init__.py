@@ -7,7 +7,8 @@ from typing import Any
 
 def register(plugin: Any) -> None:
     """Called by FiftyOne for each plugin that it loads."""
+    from .metrics import METRICS
     from .operators import OPERATORS
 
-    for operator in OPERATORS:
+    for operator in (*OPERATORS, *METRICS):
         plugin.register(operator)

@@ -44,6 +44,10 @@ class Compare(JobOperator):
         first, second = (*predicted, None, None)[:2]
         first = form.choice("first", "First model", "Predictions of the model that there was", choices, first, other_than(None))
         second = form.choice("second", "Second model", "Predictions of the model that may be better", choices, second, other_than(first))
+        taken = (gt_field, first, second)
+        about = "Further fields, with commas; each is compared with the first"
+        typed = form.text("more", "More models", about, check=lambda names: check_more(view, names, taken))
+        more = split_names(typed or "")
         iou = form.number("iou", "IoU", "Overlap of masks at which an object is found, above 0 and at most 1", 0.5, check_iou)
         key = form.text(
             "key",
@@ -53,13 +57,26 @@ class Compare(JobOperator):
             lambda k: check_name(view, k, gt_field),
             required=True,
         )
-        return view_params(view, first=first, second=second, gt_field=gt_field, iou=iou, key=key)
+        return view_params(view, first=first, second=second, more=more, gt_field=gt_field, iou=iou, key=key)
 
     def _output(self, result: Result) -> types.Property:
         shown = super()._output(result)
         if "error" not in result:
             view_buttons(shown.type, result.get("views", {}), "")
+            for other in result.get("more", ()):
+                view_buttons(shown.type, other["views"], "")
         return shown
+
+
+def split_names(typed: str) -> list[str]:
+    return [name.strip() for name in typed.split(",") if name.strip()]
+
+
+def check_more(view: Any, typed: str, taken: tuple[str | None, ...]) -> None:
+    for name in split_names(typed):
+        check_field(view, name)
+        if name in taken:
+            raise UserError(f"'{name}' is chosen above")
 
 
 def check_name(view: Any, key: str, gt_field: str | None) -> None:

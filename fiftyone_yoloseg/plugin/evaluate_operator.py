@@ -14,6 +14,7 @@ from ..bridge.views import LabelField, check_view, label_path
 from ..errors import UserError
 from .base import JobOperator
 from .forms import Form, cached_fields, field_choices
+from .metrics import METRICS, PLUGIN
 
 _PANEL = "model_evaluation_panel_builtin"
 
@@ -29,15 +30,7 @@ class Evaluate(JobOperator):
 
     def fill(self, ctx: Any, form: Form) -> Params:
         view, fields, gt_field = truth_field(ctx, form)
-        choices = field_choices(fields)
-        first = next((f.name for f in defaults.predictions_first(view, fields, gt_field)), None)
-
-        def differs(name: str) -> None:
-            check_field(view, name)
-            if name == gt_field:
-                raise UserError("these are the ground truth: choose the field with predictions, or predict first")
-
-        pred_field = form.choice("pred_field", "Predictions", "Labels to judge; each needs a confidence", choices, first, differs)
+        pred_field = prediction_field(view, form, fields, gt_field)
         iou = form.number("iou", "IoU", "Overlap of masks at which a prediction is right, above 0 and at most 1", 0.5, check_iou)
         safe_iou = 0.5 if "iou" in form.problems else iou
 
@@ -50,11 +43,23 @@ class Evaluate(JobOperator):
         )
         maskless = "box"
         if any(f.masks < f.objects for f in fields if f.name in (gt_field, pred_field)):
-            options = {"box": "Take their box as mask", "skip": "Leave these labels out"}
-            maskless = form.choice("maskless", "Labels without a mask", "Some labels of these fields have none", options, "box")
+            choices = {"box": "Take their box as mask", "skip": "Leave these labels out"}
+            maskless = form.choice("maskless", "Labels without a mask", "Some labels of these fields have none", choices, "box")
         else:
             form.get("maskless")
-        return view_params(view, pred_field=pred_field, gt_field=gt_field, eval_key=eval_key, iou=iou, maskless=maskless)
+        kinds = {"mask": "Of whole masks", "boundary": "Of masks, and of the bands along their outlines"}
+        iou_type = form.choice("iou_type", "Overlap", "The latter does not forgive bad outlines of large objects", kinds, "mask")
+        options: dict[str, Any] = {
+            "pred_field": pred_field,
+            "gt_field": gt_field,
+            "eval_key": eval_key,
+            "iou": iou,
+            "maskless": maskless,
+            "iou_type": iou_type,
+        }
+        if form.flag("quality", "More metrics", "PQ, SQ, RQ, calibration error and best confidence, shown in the Model Evaluation panel"):
+            options["custom_metrics"] = [f"{PLUGIN}/{metric.name}" for metric in METRICS]
+        return view_params(view, **options)
 
     def _output(self, result: Result) -> types.Property:
         shown = super()._output(result)
@@ -78,6 +83,21 @@ def truth_field(ctx: Any, form: Form) -> tuple[Any, list[LabelField], str | None
         form.refuse("no field of this dataset holds instance masks: labels must be Detections with masks, or filled Polylines")
     about = "Labels that are right"
     return view, fields, form.choice("gt_field", "Ground truth", about, field_choices(fields), truth, lambda name: check_field(view, name))
+
+
+def prediction_field(view: Any, form: Form, fields: list[LabelField], gt_field: str | None) -> str | None:
+    """The field of predictions to judge."""
+    first = next((f.name for f in defaults.predictions_first(view, fields, gt_field)), None)
+
+    def differs(name: str) -> None:
+        check_field(view, name)
+        if name == gt_field:
+            raise UserError("these are the ground truth: choose the field with predictions, or predict first")
+
+    chosen: str | None = form.choice(
+        "pred_field", "Predictions", "Labels to judge; each needs a confidence", field_choices(fields), first, differs
+    )
+    return chosen
 
 
 def check_field(view: Any, name: str) -> None:

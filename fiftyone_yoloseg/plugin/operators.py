@@ -6,11 +6,12 @@ from .base import JobOperator
 from .compare_operator import Compare
 from .curation_operators import FindLabelErrors
 from .data_operators import Check, Convert
+from .error_types_operator import ErrorTypes
 from .evaluate_operator import Evaluate
 from .import_operator import ImportLabels
 from .model_operators import Export, Predict, Train, Validate
 from .review_operators import Review, SelectToLabel
 
 OPERATORS: tuple[type[JobOperator], ...] = (
-    Check, Convert, ImportLabels, Train, Validate, Predict, Evaluate, Compare, FindLabelErrors, SelectToLabel, Review, Export,
+    Check, Convert, ImportLabels, Train, Validate, Predict, Evaluate, Compare, ErrorTypes, FindLabelErrors, SelectToLabel, Review, Export,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from fiftyone.plugins.definitions import PluginDefinition  # noqa: E402
 
 from fiftyone_yoloseg.bridge import background  # noqa: E402
 from fiftyone_yoloseg.errors import UserError  # noqa: E402
+from fiftyone_yoloseg.plugin.metrics import METRICS  # noqa: E402
 from fiftyone_yoloseg.plugin.operators import OPERATORS  # noqa: E402
 
 REPO = Path(__file__).resolve().parents[2]
@@ -56,8 +57,8 @@ def problems(fields: dict[str, Any]) -> dict[str, str]:
 def test_manifest_and_registered_operators_agree(plugin: PluginContext) -> None:
     assert plugin.errors == [] and plugin.name == "@yoloseg/fiftyone"
     assert [i.uri for i in plugin.instances] == [URI + name for name in plugin.plugin_definition.operators]
-    assert sorted(plugin.plugin_definition.operators) == sorted(o.name for o in OPERATORS)
-    for operator in plugin.instances:
+    assert sorted(plugin.plugin_definition.operators) == sorted(o.name for o in (*OPERATORS, *METRICS))
+    for operator in plugin.instances[: len(OPERATORS)]:
         config = operator.config
         assert config.label.startswith("YOLO-seg: ") and config.icon and len(config.description) > 30
         assert config.dynamic and config.execute_as_generator and config.allow_delegated_execution
@@ -75,7 +76,7 @@ def test_the_plugin_is_light_and_works_where_the_repository_was_only_downloaded(
         "print(len(c.instances), c.errors, 'torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code, str(REPO)], cwd="/", capture_output=True, text=True, timeout=120)
-    assert out.stdout.strip().splitlines()[-1:] == [f"{len(OPERATORS)} [] False"], out.stderr
+    assert out.stdout.strip().splitlines()[-1:] == [f"{len(OPERATORS) + len(METRICS)} [] False"], out.stderr
 
 
 def test_forms_suggest_what_the_dataset_says(plugin: PluginContext, coco: Any) -> None:
@@ -140,7 +141,7 @@ def test_forms_refuse_bad_input_beside_the_field(
 
 def test_forms_refuse_what_has_no_field(plugin: PluginContext, fiftyone_db: Any) -> None:
     empty = fiftyone_db.Dataset()
-    for operator in plugin.instances:
+    for operator in plugin.instances[: len(OPERATORS)]:  # metrics have no form
         if operator.name == "import_labels":  # fills empty datasets
             assert problems(form(plugin, operator.name, empty)) == {}
             continue
