@@ -201,6 +201,24 @@ def _find_label_errors(settings: config.FindLabelErrorsCommand) -> None:
     print(find_label_errors(settings))
 
 
+def _compare(settings: config.CompareCommand) -> None:
+    from .bridge.cli import compare
+
+    print(compare(settings))
+
+
+def _error_types(settings: config.ErrorTypesCommand) -> None:
+    from .bridge.cli import error_types
+
+    print(error_types(settings))
+
+
+def _review(settings: config.ReviewCommand) -> None:
+    from .bridge.cli import review
+
+    print(review(settings))
+
+
 def _import(settings: config.ImportCommand) -> None:
     from .bridge.cli import import_labels
 
@@ -254,6 +272,9 @@ COMMANDS: dict[str, tuple[type[Settings], Callable[[Any], None]]] = {
     "convert": (config.ConvertCommand, _convert),
     "check": (config.CheckCommand, _check),
     "find_label_errors": (config.FindLabelErrorsCommand, _find_label_errors),
+    "compare": (config.CompareCommand, _compare),
+    "error_types": (config.ErrorTypesCommand, _error_types),
+    "review": (config.ReviewCommand, _review),
     "import": (config.ImportCommand, _import),
     "demo": (config.DemoSettings, _demo),
     "doctor": (config.DoctorCommand, _doctor),

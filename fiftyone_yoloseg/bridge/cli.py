@@ -1,20 +1,31 @@
-"""What `yoloseg convert`, `import` and `check` do: the command line's way into FiftyOne datasets."""
+"""What the commands of `yoloseg` that work on FiftyOne datasets do: the command line's way into FiftyOne datasets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import fiftyone as fo
 
-from ..config import CheckCommand, ConvertCommand, FindLabelErrorsCommand, ImportCommand
+from ..config import CheckCommand, CompareCommand, ConvertCommand, ErrorTypesCommand, FindLabelErrorsCommand, ImportCommand, ReviewCommand
 from ..console import progress_bar
 from ..data.audit_report import CheckReport
-from ..errors import DataError
+from ..errors import DataError, SettingsError
+from . import review_jobs
 from .check import check as check_view
+from .compare import compare as compare_fields
 from .convert import convert as convert_view
 from .database import ensure_database
+from .error_types import error_types as find_error_types
 from .import_labels import import_report
 from .label_errors import find_label_errors as search
+from .review.fields import FIELD
+
+_ONLY_FOR = {
+    **dict.fromkeys(("model", "only", "uncertain_below", "conf"), ("prelabel",)), "overlap": ("accept",), "force": ("accept",),
+    "edited": ("reject",), "min_confidence": ("accept", "reject"),
+}  # fmt: skip
+"""Settings of a review that some actions have."""
 
 
 def open_view(dataset: str, view: str | None = None) -> Any:
@@ -58,3 +69,41 @@ def find_label_errors(settings: FindLabelErrorsCommand) -> str:
     options = settings.model_dump(exclude={"dataset", "view"})
     with progress_bar("searching") as progress:
         return search(open_view(settings.dataset, settings.view), **options, progress=progress).text()
+
+
+def compare(settings: CompareCommand) -> str:
+    """Compare and return what to print."""
+    options = settings.model_dump(exclude={"dataset", "view", "first", "second", "more"})
+    with progress_bar("comparing") as progress:
+        view = open_view(settings.dataset, settings.view)
+        report = compare_fields(view, settings.first, settings.second, *settings.more, **options, progress=progress)
+    return "\n".join([report.text(), *_saved(report.views), *(line for other in report.more for line in _saved(other.views))])
+
+
+def error_types(settings: ErrorTypesCommand) -> str:
+    """Search and return what to print."""
+    options = settings.model_dump(exclude={"dataset", "view"})
+    with progress_bar("searching") as progress:
+        report = find_error_types(open_view(settings.dataset, settings.view), **options, progress=progress)
+    left_out = [f"{len(report.left_out)} samples or labels left out, the first: {report.left_out[0]}"] if report.left_out else []
+    return "\n".join([report.summary(), *left_out, *_saved(report.views), *([str(report.page)] if report.page else [])])
+
+
+def review(settings: ReviewCommand) -> str:
+    """Do one step of a review and return what to print."""
+    options = settings.model_dump(exclude={"dataset", "view", "min_confidence"}, exclude_none=True)
+    if settings.action == "prelabel" and settings.model is None:
+        raise SettingsError("model: prelabel needs a checkpoint or an exported artifact")
+    for name in settings.model_fields_set & _ONLY_FOR.keys():
+        if settings.action not in _ONLY_FOR[name]:
+            raise SettingsError(f"{name}: is for action={' or '.join(_ONLY_FOR[name])}, not for {settings.action}")
+    view = open_view(settings.dataset, settings.view)
+    if settings.min_confidence is not None:
+        confident = (fo.ViewField("confidence") == None) | (fo.ViewField("confidence") >= settings.min_confidence)
+        view = view.filter_labels(settings.field or FIELD, confident, only_matches=False)
+    with progress_bar("reviewing") as progress:
+        return str(review_jobs.run(view, options, progress, lambda: False)["summary"]).replace("**", "")
+
+
+def _saved(views: Mapping[str, str]) -> list[str]:
+    return [f"saved view: {name}" for name in views.values()]

@@ -3,6 +3,7 @@
 A field's description is its documentation. Unknown keys are errors that name the nearest known one.
 """
 
+from .analysis import CompareCommand, ErrorTypesCommand, ReviewCommand
 from .commands import (
     BenchmarkCommand,
     CheckCommand,
@@ -28,12 +29,14 @@ __all__ = [
     "BenchmarkCommand",
     "CheckCommand",
     "CheckSettings",
+    "CompareCommand",
     "ConvertCommand",
     "ConvertSettings",
     "DecodeSettings",
     "DemoSettings",
     "DeviceSettings",
     "DoctorCommand",
+    "ErrorTypesCommand",
     "ExportCommand",
     "ExportSettings",
     "FindLabelErrorsCommand",
@@ -42,6 +45,7 @@ __all__ = [
     "LabelErrorSettings",
     "PredictCommand",
     "PredictSettings",
+    "ReviewCommand",
     "Settings",
     "TrainCommand",
     "TrainSettings",
