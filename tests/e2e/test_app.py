@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -24,16 +25,15 @@ playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [pytest.mark.timeout(500), pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Iterator[str]:
-    """The address of an App whose plugins folder has a link to this repository, with a database of its own."""
+@contextlib.contextmanager
+def serving(folder: Path, test_data: Path, *arguments: str) -> Iterator[str]:
+    """The address of an App whose plugins folder has a link to this repository, with a database of its own. arguments: more for serve.py."""
     from fiftyone_yoloseg.bridge.database import mongod_problem
 
     if not CHROMIUM.exists():
         unavailable(f"no browser at {CHROMIUM}; set YOLOSEG_CHROMIUM")
     if problem := mongod_problem():
         unavailable(f"no MongoDB: {problem}")
-    folder = tmp_path_factory.mktemp("app")
     (folder / "plugins").mkdir()
     (folder / "plugins" / "yoloseg").symlink_to(REPO)
     environment = {
@@ -47,7 +47,14 @@ def url(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Iterator[s
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / "server.log"
-    command = [sys.executable, str(Path(__file__).with_name("serve.py")), str(folder / "db"), str(test_data / "coco_tiny"), str(port)]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("serve.py")),
+        str(folder / "db"),
+        str(test_data / "coco_tiny"),
+        str(port),
+        *arguments,
+    ]
     with log.open("wb") as out:
         server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, cwd=folder)
         try:
@@ -61,6 +68,31 @@ def url(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Iterator[s
             server.wait(30)
     SHOTS.mkdir(parents=True, exist_ok=True)
     (SHOTS / "server.log").write_bytes(log.read_bytes())
+
+
+@contextlib.contextmanager
+def browsing(url: str) -> Iterator[Any]:
+    """A page of a browser that shows the App with its grid."""
+    with playwright.sync_playwright() as p:
+        arguments = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(SLOW)
+        page.goto(url)
+        page.locator("[data-cy=fo-grid] [data-cy=looker]").first.wait_for()
+        dismiss = page.get_by_role("button", name="Dismiss")  # an advertisement that covers the grid
+        dismiss.click()
+        try:
+            yield page
+        finally:
+            page.screenshot(path=str(SHOTS / "99-last.png"))
+            browser.close()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, test_data: Path) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("app"), test_data) as address:
+        yield address
 
 
 class App:
@@ -117,20 +149,8 @@ class App:
 
 @pytest.fixture(scope="module")
 def app(url: str) -> Iterator[App]:
-    with playwright.sync_playwright() as p:
-        arguments = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
-        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(SLOW)
-        page.goto(url)
-        page.locator("[data-cy=fo-grid] [data-cy=looker]").first.wait_for()
-        dismiss = page.get_by_role("button", name="Dismiss")  # an advertisement that covers the grid
-        dismiss.click()
-        try:
-            yield App(page)
-        finally:
-            page.screenshot(path=str(SHOTS / "99-last.png"))
-            browser.close()
+    with browsing(url) as page:
+        yield App(page)
 
 
 def test_loop_in_the_app(app: App, test_data: Path, tmp_path: Path) -> None:
