@@ -123,7 +123,7 @@ class Instances:
     """Predicted objects of one image, in image pixels, by falling confidence.
 
     boxes: (N, 4) float32 x1 y1 x2 y2.  confidences: (N,) float32.  classes: (N,) int64.  masks: N crops; one without
-    any pixel has w = h = 0.
+    any pixel has w = h = 0.  scores: name -> (N,) float32, those of `engine.mask_scores` that were asked for.
     """
 
     height: int
@@ -132,6 +132,7 @@ class Instances:
     confidences: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
     masks: list[CropMask] = field(default_factory=list)
+    scores: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.boxes)

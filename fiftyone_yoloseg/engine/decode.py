@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from ..geometry.boxes import cxcywh_to_xyxy
 from ..geometry.letterbox import Letterbox
 from ..nn.head import MASKS
 from ..types import CropMask, Instances, RawOutput
+from .mask_scores import certainty_sums, mask_certainty
 from .nms import nms
 
 MAX_CANDIDATES = 30_000
@@ -34,19 +36,22 @@ def decode(
     classes: Sequence[int] | None = None,
     agnostic: bool = False,
     multi_label: bool = False,
+    certainty: bool = False,
 ) -> list[Instances]:
     """Objects of each image of a batch, in image pixels.
 
     conf: least confidence.  iou: NMS threshold.  classes: keep only these.  agnostic: NMS across classes.  multi_label: a box may
-    count for every class above `conf`, as validation wants; else for its best class only.
+    count for every class above `conf`, as validation wants; else for its best class only.  certainty: with `scores["mask_certainty"]`.
     """
     result = []
     for pred, protos, letterbox in zip(raw.pred, raw.protos, letterboxes, strict=True):
         kept = _nms(pred, conf, iou, max_det, classes, agnostic, multi_label)
         boxes = letterbox.boxes_to_image(kept[:, :4].cpu().numpy())
-        crops = assemble_masks(kept[:, 6:], protos, boxes, letterbox)
-        scores = kept[:, 4].cpu().numpy().astype(np.float32)
-        result.append(Instances(*letterbox.source, boxes, scores, kept[:, 5].cpu().numpy().astype(np.int64), crops))
+        certainties = np.zeros(len(kept), np.float32) if certainty else None
+        crops = assemble_masks(kept[:, 6:], protos, boxes, letterbox, certainties)
+        confidences = kept[:, 4].cpu().numpy().astype(np.float32)
+        scores = {} if certainties is None else {"mask_certainty": certainties}
+        result.append(Instances(*letterbox.source, boxes, confidences, kept[:, 5].cpu().numpy().astype(np.int64), crops, scores))
     return result
 
 
@@ -74,10 +79,12 @@ def _nms(pred: Tensor, conf: float, iou: float, max_det: int, classes: Sequence[
     return torch.cat((boxes[keep], score[keep, None], cls[keep, None].to(boxes.dtype), pred[-MASKS:, anchor[keep]].T), 1)
 
 
-def assemble_masks(coefficients: Tensor, protos: Tensor, boxes: np.ndarray, letterbox: Letterbox) -> list[CropMask]:
+def assemble_masks(
+    coefficients: Tensor, protos: Tensor, boxes: np.ndarray, letterbox: Letterbox, certainties: npt.NDArray[np.float32] | None = None
+) -> list[CropMask]:
     """Masks at image resolution: logits -> upsampled -> thresholded at 0 -> cropped by the box.
 
-    coefficients: (N, 32).  protos: (32, h, w).  boxes: (N, 4) x1 y1 x2 y2 in image pixels. Pixel i belongs to a box if
+    coefficients: (N, 32).  protos: (32, h, w).  boxes: (N, 4) x1 y1 x2 y2 in image pixels.  certainties: (N,), filled with `mask_certainty`. Pixel i belongs to a box if
     x1 <= i < x2, as in the official implementation. Only the pixels of each box are ever upsampled, so memory follows the largest box, not N x image.
     """
     height, width = protos.shape[1:]
@@ -100,9 +107,16 @@ def assemble_masks(coefficients: Tensor, protos: Tensor, boxes: np.ndarray, lett
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             bitmap = np.empty((y2 - y1, x2 - x1), np.bool_)
             rows = max(BAND_PIXELS // (x2 - x1), 1)
+            inside = either = 0.0
             for y in range(y1, y2, rows):
                 matrix[1, 2] = (y + 0.5) * sy + top - 0.5 - v1
                 size = x2 - x1, min(rows, y2 - y)
-                bitmap[y - y1 : y - y1 + rows] = cv2.warpAffine(window, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE) > 0
+                band = cv2.warpAffine(window, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+                bitmap[y - y1 : y - y1 + rows] = band > 0
+                if certainties is not None:
+                    sums = certainty_sums(band)
+                    inside, either = inside + sums[0], either + sums[1]
+            if certainties is not None:
+                certainties[len(result)] = mask_certainty(inside, either)
             result.append(masks.from_bitmap(bitmap, x1, y1))
     return result

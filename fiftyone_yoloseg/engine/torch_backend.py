@@ -22,7 +22,11 @@ class TorchBackend:
         return RawOutput(pred.float(), protos.float())
 
     @torch.inference_mode()
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) RGB float32 in [0, 1] -> (B, D) float32: the features that go into the head, averaged over the input, strides 8, 16, 32 in a row."""
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 3, H, W) RGB float32 in [0, 1] -> what goes into the head: (B, C, H/s, W/s) float32 for each stride s = 8, 16, 32."""
         levels = self.net.neck(*self.net.backbone(images.to(self.device, self.dtype, memory_format=torch.channels_last)))
-        return torch.cat([level.float().mean((2, 3)) for level in levels], 1)
+        return [level.float() for level in levels]
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) RGB float32 in [0, 1] -> (B, D) float32: the `features`, averaged over the input, strides 8, 16, 32 in a row."""
+        return torch.cat([level.mean((2, 3)) for level in self.features(images)], 1)
