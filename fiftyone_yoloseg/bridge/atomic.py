@@ -12,7 +12,7 @@ from typing import Any
 import fiftyone as fo
 from bson import ObjectId
 from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError, DocumentTooLarge
+from pymongo.errors import DocumentTooLarge, OperationFailure
 
 from ..errors import DataError
 from .objects import Label
@@ -69,8 +69,9 @@ def _attempt(dataset: Any, ids: list[ObjectId], fields: Sequence[str], plan: Pla
         return written
     try:
         result = dataset._sample_collection.bulk_write(writes, ordered=False)
-    except (BulkWriteError, DocumentTooLarge) as error:
-        raise DataError(f"MongoDB refused to write labels of '{dataset.name}': {error}") from None
+    except (OperationFailure, DocumentTooLarge) as error:
+        reason = str(error).split(", full error")[0]
+        raise DataError(f"MongoDB refused to write labels of '{dataset.name}': {reason}") from None
     return [] if result.matched_count == len(writes) else written
 
 

@@ -119,7 +119,16 @@ def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
     failed = [{"sample": p.sample_id, "reason": p.reason} for p in report.failed]
     if report.kept:
         lines.append(f"{_count(report.kept, 'object')} that a person drew or changed there stay")
-    facts = {"field": report.field, "images": report.images, "objects": report.objects, "kept": report.kept, "failed": failed}
+    if report.skipped:
+        lines.append(f"{_count(report.skipped, 'image')} had predictions of the same model and settings already")
+    facts = {
+        "field": report.field,
+        "images": report.images,
+        "objects": report.objects,
+        "kept": report.kept,
+        "skipped": report.skipped,
+        "failed": failed,
+    }
     return {"summary": _markdown(lines) + _listing([str(p) for p in report.failed], "could not be predicted"), **facts}
 
 

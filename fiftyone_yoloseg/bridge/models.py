@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model came from. sha256: of its file; None for a model that has no file."""
+    """Where a model came from. sha256: of its file or folder; None for a model that has none."""
 
     path: str | None
     sha256: str | None
@@ -63,9 +63,14 @@ def model_path(model: Any) -> Path | None:
 
 
 def _sha256(path: Path) -> str | None:
+    """Of a folder, such as OpenVINO's: of the names and contents of its files."""
+    if path.is_dir():
+        lines = [f"{file.relative_to(path).as_posix()} {_sha256(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     if not path.is_file():
         return None
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()
-        )
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -116,14 +116,18 @@ def read_mask(path: str) -> npt.NDArray[np.uint8]:
 
 _NPY = re.compile(rb"\{'descr': '(\|b1|\|u1)', 'fortran_order': (False|True), 'shape': \((\d+), (\d+)\), \} *\n")
 _NPY_START = b"\x93NUMPY\x01\x00"
-_LEVEL = 3  # of compression: of masks, the smallest that takes no longer than level 1; the default takes four times as long
 
 
 def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
-    """A (h, w) mask as FiftyOne stores arrays, for `decode_mask`."""
+    """A (h, w) mask as FiftyOne stores arrays, for `decode_mask`.
+
+    Only runs of one value are looked for: of the masks of COCO this takes less time than zlib's level 3, for streams three quarters of its size.
+    """
     header = b"{'descr': '|b1', 'fortran_order': False, 'shape': (%d, %d), }" % mask.shape
     header += b" " * (-(len(_NPY_START) + 3 + len(header)) % 64) + b"\n"  # the data begins at a multiple of 64
-    return zlib.compress(_NPY_START + len(header).to_bytes(2, "little") + header + np.ascontiguousarray(mask).tobytes(), _LEVEL)
+    runs = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    start = runs.compress(_NPY_START + len(header).to_bytes(2, "little") + header)
+    return start + runs.compress(np.ascontiguousarray(mask).data) + runs.flush()
 
 
 def decode_mask(data: bytes) -> npt.NDArray[Any]:

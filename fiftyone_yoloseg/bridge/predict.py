@@ -3,42 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..config import PredictSettings, parse
 from ..data.images import read_image
-from ..errors import DataError, Stopped, UserError
-from ..geometry.letterbox import Image
-from ..types import Instances, ProgressFn
+from ..engine.mask_scores import SCORES, Score
+from ..errors import DataError, SettingsError, Stopped, UserError
+from ..types import Instances, Names, ProgressFn
 from . import runs
 from .atomic import Document, change, labels_in
-from .models import open_backend
+from .models import Source, open_backend
 from .objects import Label, Problem
+from .pipeline import ahead
 from .provenance import MODEL, Author, author_of, declare, origin_of, predicted_labels
+from .resuming import MARK, Run, plan_run
 from .views import check_view
 
 if TYPE_CHECKING:
-    from ..engine.predictor import Predictor
+    from ..engine.predictor import Output, Predictor, Prepared
 
+    _Inferred = tuple[list[tuple[str, str]], list[Prepared | UserError], list[Output]]
+
+T = TypeVar("T")
+Samples = list[tuple[str, str]]
+"""(sample id, file)"""
 _BATCH = 8
+_READERS = 2
+"""Threads that decode images; on our machine four were no faster, with the network beside them."""
 
 
 @dataclass(slots=True)
 class PredictReport:
-    """images: samples that now carry predictions; objects: labels written; empty: predicted objects that were left out
-    because their mask had no pixel; kept: labels that a person drew or changed in this field, which stay; failed: samples that could
-    not be read or predicted, whose earlier predictions are gone."""
+    """images: samples that now carry predictions of this call; objects: labels written; empty: predicted objects that were left out
+    because their mask had no pixel; kept: labels that a person drew or changed in this field, which stay; skipped: samples whose predictions of the same
+    checkpoint and settings were there already; failed: samples that could not be read, predicted or written; earlier predictions of unreadable ones are gone."""
 
     field: str
     images: int = 0
     objects: int = 0
+    empty: int = 0
+    kept: int = 0
+    skipped: int = 0
+    failed: list[Problem] = dataclasses.field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is to be written: sample id -> labels, None where the image could not be predicted."""
+
+    labels: dict[str, list[Label] | None] = dataclasses.field(default_factory=dict)
     empty: int = 0
     kept: int = 0
     failed: list[Problem] = dataclasses.field(default_factory=list)
@@ -50,6 +70,8 @@ def predict(
     label_field: str = "predictions",
     *,
     overwrite: bool = False,
+    resume: bool | None = None,
+    scores: str | Collection[str] = (),
     progress: ProgressFn | None = None,
     should_stop: Callable[[], bool] | None = None,
     **settings: Any,
@@ -57,36 +79,58 @@ def predict(
     """Predict on every sample of a view; write Detections with masks, batch by batch, to `label_field`.
 
     model: path of a checkpoint or exported artifact, a YOLO or a Checkpoint. settings: see `PredictSettings`.
-    An image that cannot be read loses only its own predictions and is listed in the report. A field that holds labels
+    Reading, network, masks and writing overlap; memory does not grow with the view. An image that cannot be read loses only its own
+    predictions and is listed in the report. A field that holds labels
     of other origin is never touched unless overwrite=True, ground truth never at all. In a field of ours, objects that a person drew
     or changed stay unless overwrite=True. Each object says which checkpoint and run made it, and when (see `provenance`); which model
     and settings wrote the field is remembered on the dataset (`runs.recall(dataset, "predict")`).
+
+    resume: None goes on where a call with the same checkpoint and settings was stopped or killed, and predicts everything anew after one that ended.
+    True predicts only samples that this checkpoint, with these settings, has not predicted yet. False always predicts everything.
+    scores: attributes to add to each object, any of `engine.mask_scores.SCORES`, or "all".
     Raises UserError (bad field, model or setting; no image could be predicted) or Stopped, with earlier batches written.
     """
     check_view(view)
     runs.check_writable(view, label_field, overwrite)
     wanted = parse(PredictSettings, {"batch": _BATCH, **settings})
-    predictor, author = start(view, model, label_field, wanted)
-    report = PredictReport(label_field)
-    ids, files = view.values(["id", "filepath"])
-    for at, results in stream(predictor, files, wanted.batch):
-        if should_stop and should_stop():
-            raise Stopped(f"stopped after {at} of {len(ids)} images; their predictions are in '{label_field}'")
+    predictor, source = open_predictor(model, wanted, _scores(scores))
+    run = plan_run(view, label_field, source, wanted, predictor.scores, overwrite=overwrite, resume=resume)
+    _begin(view, label_field, predictor, source, run)
+    report, author = PredictReport(label_field, skipped=run.done), author_of(source)
+    stopped = False
+
+    def todo() -> Iterator[Samples]:
+        nonlocal stopped
+        for samples in in_batches(run.samples, wanted.batch):
+            if should_stop and should_stop():
+                stopped = True
+                return
+            yield samples
+
+    def encode(samples: Samples, results: list[Instances | UserError]) -> _Batch:
+        return _encode(samples, results, predictor.backend.info.names, author)
+
+    def write(batch: _Batch) -> _Batch:
+        return _write(view._dataset, label_field, batch, run.mark, overwrite)
+
+    for batch in ahead(stream(predictor, todo(), encode), write):
+        found = [labels for labels in batch.labels.values() if labels is not None]
+        report.images += len(found)
+        report.objects += sum(map(len, found))
+        report.empty += batch.empty
+        report.kept += batch.kept
+        report.failed += batch.failed
         if progress:
-            progress(at / len(ids), f"{at} of {len(ids)} images, {report.objects} objects")
-        labels: dict[str, list[Label] | None] = {}
-        for sample_id, file, result in zip(ids[at:], files[at:], results, strict=False):
-            if isinstance(result, Instances):
-                labels[sample_id] = found = predicted_labels(result, predictor.backend.info.names, author)
-                report.images += 1
-                report.objects += len(found)
-                report.empty += len(result) - len(found)
-            else:
-                labels[sample_id] = None  # what an earlier model saw there would now be misleading
-                report.failed.append(Problem(sample_id, file, str(result)))
-        report.kept += _write(view._dataset, label_field, labels, overwrite)
-    if not report.images:
-        raise DataError(f"none of {len(ids)} images could be predicted, the first: {report.failed[0]}")
+            done = report.images + len(report.failed)
+            progress(done / len(run.samples), f"{done} of {len(run.samples)} images, {report.objects} objects")
+    if stopped:
+        done = report.images + len(report.failed)
+        raise Stopped(
+            f"stopped after {done} of {len(run.samples)} images; their predictions are in '{label_field}', and the same call goes on from there"
+        )
+    if report.failed and not report.images and not report.skipped:
+        raise DataError(f"none of {len(run.samples)} images could be predicted, the first: {report.failed[0]}")
+    _remember(view, label_field, predictor, source, run, complete=True)
     if progress:
         progress(1.0, f"{report.images} images, {report.objects} objects")
     return report
@@ -94,27 +138,29 @@ def predict(
 
 def start(view: Any, model: Any, field: str, wanted: PredictSettings) -> tuple[Predictor, Author]:
     """Open the model, make the field, and remember on the dataset who writes it."""
-    from ..engine.predictor import Predictor
-
-    backend, source = open_backend(model, wanted)
-    predictor = Predictor(backend, wanted)
-    declare(view._dataset, field)
-    runs.remember(
-        view,
-        "predict",
-        field,
-        model=source.path,
-        sha256=source.sha256,
-        settings=wanted.model_dump(mode="json"),
-        classes=list(backend.info.names.values()),
-    )
+    predictor, source = open_predictor(model, wanted)
+    _begin(view, field, predictor, source, None)
     return predictor, author_of(source)
 
 
-def stream(predictor: Predictor, files: Sequence[str], size: int) -> Iterator[tuple[int, list[Instances | UserError]]]:
-    """(index of the first, what was found in each image or why it could not be read) batch by batch."""
-    for at, images in _batches(files, size):
-        yield at, _predict_each(predictor, images)
+def stream(predictor: Predictor, batches: Iterator[Samples], finish: Callable[[Samples, list[Instances | UserError]], T]) -> Iterator[T]:
+    """Batches of (sample id, file) -> finish(batch, what was found in each image). Images are read in threads, the network runs in the caller's thread, masks
+    and `finish` in another one."""
+
+    def infer() -> Iterator[_Inferred]:
+        for batch, images in prepared(predictor, batches):
+            yield batch, images, predictor.infer([i for i in images if not isinstance(i, UserError)])
+
+    def assemble(item: _Inferred) -> T:
+        batch, images, outputs = item
+        found = iter(predictor.objects(outputs))
+        return finish(batch, [i if isinstance(i, UserError) else next(found) for i in images])
+
+    return ahead(infer(), assemble)
+
+
+def in_batches(samples: Samples, size: int) -> Iterator[Samples]:
+    return (samples[at : at + size] for at in range(0, len(samples), size))
 
 
 def embed(view: Any, model: Any, **settings: Any) -> npt.NDArray[np.float32]:
@@ -122,58 +168,120 @@ def embed(view: Any, model: Any, **settings: Any) -> npt.NDArray[np.float32]:
 
     Raises UserError (no checkpoint, bad setting, an image that cannot be read).
     """
-    from ..engine.predictor import Predictor
-
     check_view(view)
     wanted = parse(PredictSettings, {"batch": _BATCH, **settings})
-    predictor = Predictor(open_backend(model, wanted)[0], wanted)
-    ids, files = view.values(["id", "filepath"])
+    predictor, _ = open_predictor(model, wanted)
+    samples = list(zip(*view.values(["id", "filepath"]), strict=True))
     rows = []
-    for at, images in _batches(files, wanted.batch):
-        for sample_id, image in zip(ids[at:], images, strict=False):
+    for batch, images in prepared(predictor, in_batches(samples, wanted.batch)):
+        for (sample_id, _), image in zip(batch, images, strict=True):
             if isinstance(image, UserError):
                 raise DataError(f"sample {sample_id}: {image}; leave it out of the view")
-        rows.append(predictor.embeddings([i for i in images if not isinstance(i, UserError)]))
+        rows.append(predictor.embed([i for i in images if not isinstance(i, UserError)]))
     return np.concatenate(rows)
 
 
-def _write(dataset: Any, field: str, labels: dict[str, list[Label] | None], overwrite: bool) -> int:
-    """Replace what models wrote in a field. Returns how many labels stayed because they are a person's work."""
+def prepared(predictor: Predictor, batches: Iterator[Samples]) -> Iterator[tuple[Samples, list[Prepared | UserError]]]:
+    """Batches of (sample id, file) -> their images as the network's input, or why they cannot be read; read ahead in threads."""
+
+    def read(sample: tuple[str, str]) -> Prepared | UserError:
+        try:
+            return predictor.prepare(read_image(Path(sample[1])))
+        except UserError as error:
+            return error
+
+    reading: list[Samples] = []  # batches that are being read: their pictures come out one by one, in order
+
+    def noted() -> Iterator[Samples]:
+        for batch in batches:
+            reading.append(batch)
+            yield batch
+
+    images = ahead(chain.from_iterable(noted()), read, depth=2 * predictor.settings.batch, threads=_READERS)
+    for first in images:
+        batch = reading.pop(0)
+        yield batch, [first, *(next(images) for _ in batch[1:])]
+
+
+def open_predictor(model: Any, wanted: PredictSettings, scores: Collection[Score] = ()) -> tuple[Predictor, Source]:
+    from ..engine.predictor import Predictor
+
+    backend, source = open_backend(model, wanted)
+    return Predictor(backend, wanted, scores), source
+
+
+def _begin(view: Any, field: str, predictor: Predictor, source: Source, run: Run | None) -> None:
+    declare(view._dataset, field, scores=predictor.scores)
+    _remember(view, field, predictor, source, run, complete=run is None)
+
+
+def _remember(view: Any, field: str, predictor: Predictor, source: Source, run: Run | None, *, complete: bool) -> None:
+    runs.remember(
+        view,
+        "predict",
+        field,
+        model=source.path,
+        sha256=source.sha256,
+        settings=predictor.settings.model_dump(mode="json"),
+        scores=list(predictor.scores),
+        classes=list(predictor.backend.info.names.values()),
+        mark=run and run.mark,
+        overwrite=bool(run and run.overwrite),
+        complete=complete,
+    )
+
+
+def _scores(given: str | Collection[str]) -> tuple[Score, ...]:
+    names = SCORES if given == "all" else (given,) if isinstance(given, str) else tuple(given)
+    if unknown := [name for name in names if name not in SCORES]:
+        raise SettingsError(f"scores: {unknown[0]!r} is none of {', '.join(SCORES)}; 'all' takes all of them")
+    return tuple(name for name in SCORES if name in names)
+
+
+def _encode(samples: Sequence[tuple[str, str]], results: Sequence[Instances | UserError], names: Names, author: Author) -> _Batch:
+    batch = _Batch()
+    for (sample_id, file), result in zip(samples, results, strict=True):
+        if isinstance(result, Instances):
+            batch.labels[sample_id] = found = predicted_labels(result, names, author)
+            batch.empty += len(result) - len(found)
+        else:
+            batch.labels[sample_id] = None  # what an earlier model saw there would now be misleading
+            batch.failed.append(Problem(sample_id, file, str(result)))
+    return batch
+
+
+def _write(dataset: Any, field: str, batch: _Batch, mark: str, overwrite: bool) -> _Batch:
+    """Replace what models wrote in a field. Counts in the batch how many labels stayed because they are a person's work; a sample
+    that could not be written goes from its labels to the failed ones."""
     stay: dict[str, int] = {}
+    files: dict[str, str] = {}
 
     def plan(document: Document) -> dict[str, Document | None]:
         sample_id = str(document["_id"])
-        new, there = labels[sample_id], labels_in(document, field)
+        files[sample_id] = document["filepath"]
+        new, there = batch.labels[sample_id], labels_in(document, field)
         if {label["_id"] for label in new or ()} & {label["_id"] for label in there}:
             return {}  # written already; what happened to it since is somebody else's doing
         mine = [] if overwrite else [label for label in there if origin_of(label) != MODEL]
         stay[sample_id] = len(mine)
-        return {field: None if new is None and not mine else {"detections": [*mine, *(new or [])]}}
+        if new is None:
+            return {field: {"detections": mine, MARK: None} if mine else None}
+        return {field: {"detections": [*mine, *new], MARK: mark}}
 
-    contested = change(dataset, list(labels), (field,), plan)
-    if contested:
-        raise DataError(f"field '{field}' of sample {contested[0]} is being changed by another program: end that, and predict again")
-    return sum(stay.values())
+    def lose(sample_id: str, reason: str) -> None:
+        del batch.labels[sample_id]
+        batch.failed = [*(p for p in batch.failed if p.sample_id != sample_id), Problem(sample_id, files.get(sample_id, ""), reason)]
 
-
-def _batches(files: Sequence[str], size: int) -> Iterator[tuple[int, list[Image | UserError]]]:
-    """(index of the first, images) batch by batch; the next batch is decoded while the caller works on this one."""
-    with ThreadPoolExecutor(4) as pool:
-        starts = range(0, len(files), size)
-        ahead = [pool.submit(_read, f) for f in files[:size]]
-        for start in starts:
-            batch, ahead = ahead, [pool.submit(_read, f) for f in files[start + size : start + 2 * size]]
-            yield start, [f.result() for f in batch]
-
-
-def _read(file: str) -> Image | UserError:
     try:
-        return read_image(Path(file))
-    except UserError as error:
-        return error
-
-
-def _predict_each(predictor: Predictor, images: Sequence[Image | UserError]) -> list[Instances | UserError]:
-    readable = [i for i in images if not isinstance(i, UserError)]
-    predicted = iter(predictor.instances(readable) if readable else [])
-    return [i if isinstance(i, UserError) else next(predicted) for i in images]
+        contested = change(dataset, list(batch.labels), (field,), plan)
+    except DataError:  # one sample that MongoDB refuses must not cost the others
+        contested = []
+        for sample_id in list(batch.labels):
+            try:
+                contested += change(dataset, [sample_id], (field,), plan)
+            except DataError as error:
+                lose(sample_id, str(error))
+    for sample_id in contested:
+        lose(sample_id, f"field '{field}' is being changed by another program: end that, and predict again")
+    batch.kept = sum(n for sample_id, n in stay.items() if sample_id in batch.labels)
+    return batch

@@ -13,7 +13,7 @@ Labels are handled here as MongoDB holds them. Attributes of an object that a mo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -76,13 +76,17 @@ def predicted_labels(instances: Instances, names: Names, author: Author, *, keep
     They are what `labels.to_detections` gives, made without FiftyOne's objects, which take most of the time.
     """
     common, height, width = author.attributes(), instances.height, instances.width
+    scores = {name: values.tolist() for name, values in instances.scores.items()}
     labels = []
-    for mask, cls, confidence in zip(instances.masks, instances.classes.tolist(), instances.confidences.tolist(), strict=True):
+    for i, (mask, cls, confidence) in enumerate(
+        zip(instances.masks, instances.classes.tolist(), instances.confidences.tolist(), strict=True)
+    ):
         if not mask.w:
             continue
-        name, bits = names[cls], masks.crop_bitmap(mask).view(np.bool_)
+        name, bits = names[cls], np.ascontiguousarray(masks.crop_bitmap(mask)).view(np.bool_)
         box = [mask.x / width, mask.y / height, mask.w / width, mask.h / height]
         label: Label = {
+            **{score: values[i] for score, values in scores.items()},  # first: they never replace what makes a label
             "_id": ObjectId(), "_cls": "Detection", "attributes": {}, "tags": [],
             "label": name, "bounding_box": box, "mask": encode_mask(bits), "confidence": confidence,
             **common, "model_hash": _fingerprint(name, box, bits),
@@ -93,11 +97,11 @@ def predicted_labels(instances: Instances, names: Names, author: Author, *, keep
     return labels
 
 
-def declare(dataset: Any, field: str, *, reviewed: bool = False) -> None:
-    """Make a Detections field, if it is not there, whose provenance the App offers as filters."""
+def declare(dataset: Any, field: str, *, reviewed: bool = False, scores: Collection[str] = ()) -> None:
+    """Make a Detections field, if it is not there, whose provenance, and whose `scores` of objects, the App offers as filters."""
     if dataset.get_field(field) is None:
         dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    for name, kind in {**PROVENANCE_FIELDS, **(REVIEW_FIELDS if reviewed else {})}.items():
+    for name, kind in {**PROVENANCE_FIELDS, **(REVIEW_FIELDS if reviewed else {}), **dict.fromkeys(scores, fo.FloatField)}.items():
         if dataset.get_field(f"{field}.detections.{name}") is None:
             dataset.add_sample_field(f"{field}.detections.{name}", kind)
 

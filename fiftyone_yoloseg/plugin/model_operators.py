@@ -96,6 +96,14 @@ class Validate(JobOperator):
         return view_params(view, model=model, label_field=field, maskless=maskless, **settings)
 
 
+_SCORES = {
+    "none": "none",
+    "mask": "certainty of the mask, and its gap to the box",
+    "all": "these, and agreement with the mirrored image: takes twice as long",
+}
+_SCORE_NAMES = {"none": [], "mask": ["mask_certainty", "box_mask_gap"]}
+
+
 class Predict(JobOperator):
     name = job = "predict"
     label = "YOLO-seg: predict"
@@ -113,8 +121,13 @@ class Predict(JobOperator):
                           defaults.free_field(ctx.dataset), lambda name: runs.check_writable(view, name, overwrite), required=True)  # fmt: skip
         if overwrite or "overwrite=True" in form.problems.get("label_field", ""):
             form.flag("overwrite", "Replace these labels", "They were not written by this tool and will be lost")
+        scores = form.choice("scores", "Scores of each object", "Attributes that tell how sure the model is of a mask", _SCORES, "none")
+        missing = form.flag(
+            "resume", "Only what is missing", "Leave out samples that this model, with these settings, has predicted before"
+        )
         settings = form.settings(PredictSettings, ("conf", "imgsz", "batch", "device"), hidden=("vid_stride",), suggested={"batch": 8})
-        return view_params(view, model=model, label_field=field, overwrite=overwrite, **settings)
+        scores = _SCORE_NAMES.get(scores, scores)
+        return view_params(view, model=model, label_field=field, overwrite=overwrite, resume=missing or None, scores=scores, **settings)
 
 
 class Export(JobOperator):

@@ -171,7 +171,9 @@ def test_every_operator_runs_from_a_script(execute: Any, coco: Any, tmp_path: Pa
     # from here on, the forms know the training
     validated = execute("validate", coco, imgsz="64", workers=0, device="cpu").result
     assert validated["images"] == 6 and "mask mAP" in validated["summary"]
-    predicted = execute("predict", coco, model=best, conf=0, max_det=3, device="cpu").result
+    predicted = execute("predict", coco, model=best, conf=0, max_det=3, device="cpu", scores="mask").result
+    assert coco.count("predictions.detections.mask_certainty") == coco.count("predictions.detections.box_mask_gap") == predicted["objects"]
+    assert execute("predict", coco, model=best, conf=0, max_det=3, device="cpu", scores="mask", resume=True).result["skipped"] == 6
     assert predicted["images"] == 6 and predicted["objects"] == coco.count("predictions.detections") and predicted["failed"] == []
     evaluated = execute("evaluate", coco, eval_key="judged").result
     assert evaluated["tp"] + evaluated["fp"] + evaluated["facts"]["ignored"] == predicted["objects"] and "mask mAP" in evaluated["summary"]

@@ -74,22 +74,25 @@ def prelabel(
     report = PrelabelReport(field)
     predictor, author = predict.start(view, model, field, wanted)
     declare(dataset, fields.rejected, reviewed=True)
-    ids, files = list(chosen), list(chosen.values())
-    for at, results in predict.stream(predictor, files, wanted.batch):
+    total, done = len(chosen), 0
+    for samples, results in predict.stream(
+        predictor, predict.in_batches(list(chosen.items()), wanted.batch), lambda samples, results: (samples, results)
+    ):
         if should_stop and should_stop():
-            raise Stopped(f"stopped after {at} of {len(ids)} images; their objects are in '{field}'")
+            raise Stopped(f"stopped after {done} of {total} images; their objects are in '{field}'")
         if progress:
-            progress(at / len(ids), f"{at} of {len(ids)} images, {report.objects} objects")
+            progress(done / total, f"{done} of {total} images, {report.objects} objects")
+        done += len(samples)
         found: dict[str, tuple[list[Label], Size]] = {}
-        for sample_id, file, result in zip(ids[at:], files[at:], results, strict=False):
+        for (sample_id, file), result in zip(samples, results, strict=True):
             if isinstance(result, Instances):
                 labels = predicted_labels(result, predictor.backend.info.names, author, keep_masks=True)
                 found[sample_id] = labels, (result.height, result.width)
             else:
                 report.failed.append(Problem(sample_id, file, str(result)))
         _write(dataset, fields, found, report, bare, overwrite)
-    if ids and len(report.failed) == len(ids):
-        raise DataError(f"none of {len(ids)} images could be predicted, the first: {report.failed[0]}")
+    if total and len(report.failed) == total:
+        raise DataError(f"none of {total} images could be predicted, the first: {report.failed[0]}")
     if progress:
         progress(1.0, f"{report.samples} images, {report.objects} objects")
     return report
