@@ -26,6 +26,8 @@ _PUBLIC = {
     "error_types": "bridge.error_types",
     "check": "bridge.check",
     "find_label_errors": "bridge.label_errors",
+    "as_fiftyone": "bridge.fiftyone_model",
+    "compute_object_embeddings": "bridge.embeddings",
     "predict_out_of_fold": "bridge.out_of_fold",
     "select_to_label": "bridge.select",
 }

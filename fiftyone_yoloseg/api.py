@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -28,6 +29,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _ANY = DecodeSettings(conf=1.0)
 """To open a model that nothing is asked of yet."""
+_FIFTYONE = frozenset(
+    [
+        "config",
+        "media_type",
+        "has_logits",
+        "has_embeddings",
+        "can_embed_prompts",
+        "ragged_batches",
+        "transforms",
+        "preprocess",
+        "has_collate_fn",
+        "collate_fn",
+        "required_keys",
+        "build_get_item",
+        "predict_all",
+        "embed",
+        "embed_all",
+        "_using_gpu",
+    ]
+)
+"""What FiftyOne asks a model for."""
 
 
 class YOLO:
@@ -36,12 +58,16 @@ class YOLO:
     model: "yolov8n-seg.yaml" (n, s, m, l, x) for a new network; the path of a checkpoint, ours or an official YOLOv8-seg .pt (read
     without executing anything); or of an artifact that `export` wrote, on which predict and val work.
     Raises CheckpointError if it is none of these.
+
+    FiftyOne's functions (`dataset.apply_model(YOLO("best.pt"))`, `compute_embeddings`, Brain) take it for one of their models. They use models as context
+    managers; inside, `predict` is FiftyOne's: an RGB image -> Detections.
     """
 
     def __init__(self, model: str | Path = "yolov8n-seg.yaml") -> None:
         self.path: Path | None = None
         self.checkpoint: Checkpoint | None = None
         self._backends: dict[tuple[Any, ...], Backend] = {}
+        self._fiftyone: Any = None
         path = Path(model).expanduser()
         if not path.exists() and NEW_MODEL.fullmatch(str(model)):
             self.checkpoint = new_checkpoint(str(model))
@@ -52,6 +78,37 @@ class YOLO:
             self._backend(_ANY)
         else:
             raise CheckpointError(f"{model}: no such file; for a new network use yolov8{{n,s,m,l,x}}-seg.yaml")
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """What isinstance sees beside YOLO. FiftyOne asks whether a model is one of its own, and this module must not load FiftyOne."""
+        if "fiftyone.core.models" not in sys.modules:
+            return type(self)
+        from .bridge.fiftyone_model import YOLOSegModel
+
+        return YOLOSegModel
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _FIFTYONE:
+            raise AttributeError(f"'YOLO' object has no attribute {name!r}")
+        return getattr(self._as_fiftyone(), name)
+
+    def __enter__(self) -> YOLO:
+        self.predict = self._as_fiftyone().predict  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        del self.predict
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, ({k: v for k, v in self.__dict__.items() if k not in ("_backends", "_fiftyone", "predict", "preprocess")},)
+
+    def _as_fiftyone(self) -> Any:
+        if self._fiftyone is None:
+            from .bridge.fiftyone_model import YOLOSegModel
+
+            self._fiftyone = YOLOSegModel(self)
+        return self._fiftyone
 
     @property
     def net(self) -> YOLOv8Seg:
@@ -83,6 +140,7 @@ class YOLO:
             result = train(checkpoint, records, wanted, progress=progress, should_stop=should_stop, listeners=listeners)
         self.path, self.checkpoint = result.best, load_checkpoint(result.best)
         self._backends.clear()
+        self._fiftyone = None
         return result
 
     def val(self, **settings: Any) -> Metrics:
@@ -202,3 +260,10 @@ class YOLO:
     def _remembered_data(self) -> Path | None:
         data = self.checkpoint.train_args.get("data") if self.checkpoint else None
         return Path(data) if data and Path(data).exists() else None
+
+
+def _restored(state: dict[str, Any]) -> YOLO:
+    """A pickled or copied YOLO; what can be made again was left out."""
+    model = YOLO.__new__(YOLO)
+    model.__dict__.update(state, _backends={}, _fiftyone=None)
+    return model
