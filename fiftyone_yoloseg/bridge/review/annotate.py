@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import fiftyone as fo
 
+from ...engine.mask_scores import SCORES
 from ...errors import DataError, UserError
 from .. import runs
 from ..provenance import PROVENANCE_FIELDS, REVIEW_FIELDS
@@ -54,9 +55,11 @@ def annotate(
         # provenance stays here: what a server does not know it cannot change
         settings = {"label_type": "instances", "attributes": False, **options}
         return waiting.annotate(anno_key, label_field=field, backend=backend, **settings)
-    except ImportError as error:
-        raise UserError(f"backend={backend!r} needs a package that is not installed: {error}") from None
     except Exception as error:  # whatever the server or its client says: a person must read it
+        if anno_key in view._dataset.list_annotation_runs():  # FiftyOne registers it before it uploads
+            view._dataset.delete_annotation_run(anno_key)
+        if isinstance(error, ImportError):
+            raise UserError(f"backend={backend!r} needs a package that is not installed: {error}") from None
         raise UserError(f"{backend} did not take the objects: {type(error).__name__}: {error}") from error
 
 
@@ -64,8 +67,8 @@ def _make_editable(dataset: Any, fields: Fields) -> None:
     """The App edits only fields that have an active label schema. One that a person made stays as it is."""
     if fields.pending not in dataset.label_schemas:
         schema = dataset.generate_label_schemas(fields.pending)
-        # what is provenance is not for a person to fill in
-        schema["attributes"] = [a for a in schema["attributes"] if a["name"] not in (*PROVENANCE_FIELDS, *REVIEW_FIELDS)]
+        # what the model and this tool say of an object is not for a person to fill in
+        schema["attributes"] = [a for a in schema["attributes"] if a["name"] not in (*PROVENANCE_FIELDS, *REVIEW_FIELDS, *SCORES)]
         known = set(schema.get("classes") or ())
         for name in (fields.pending, fields.truth):
             if dataset.get_field(name) is not None:
