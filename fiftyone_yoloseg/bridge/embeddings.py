@@ -16,11 +16,12 @@ from ..types import ProgressFn
 from .label_attributes import OWN
 from .objects import Label, Size, bounds, label_crop
 from .pixels import box_crop
-from .predict import Samples, open_predictor, prepared
+from .predict import Samples, in_batches, open_predictor, prepared
 from .raw import raw_samples
 from .views import check_view, label_path
 
 Vectors = npt.NDArray[np.float32]
+_PIECE = 256
 
 
 def compute_object_embeddings(
@@ -51,22 +52,17 @@ def compute_object_embeddings(
         _declare(view._dataset, path, embeddings_field)
     wanted = parse(PredictSettings, {"batch": 8, **settings})
     predictor, _ = open_predictor(model, wanted)
-    total, done = len(view), 0
+    ids, done = view.values("id"), 0
+    total = len(ids)
     labels: dict[str, list[Label]] = {}
     result: dict[str, Vectors] = {}
 
     def batches() -> Iterator[Samples]:
-        batch: Samples = []
-        for sample in raw_samples(view, label_field):
-            if not sample.labels:
-                continue
-            labels[sample.id] = sample.labels
-            batch.append((sample.id, sample.path))
-            if len(batch) == wanted.batch:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+        # piece by piece: MongoDB gives up a cursor of which nothing is read for ten minutes
+        for at in range(0, total, _PIECE):
+            there = [s for s in raw_samples(view.select(ids[at : at + _PIECE], ordered=True), label_field) if s.labels]
+            labels.update({sample.id: sample.labels for sample in there})
+            yield from in_batches([(sample.id, sample.path) for sample in there], wanted.batch)
 
     from ..engine.object_embeddings import pool
 

@@ -15,6 +15,7 @@ from .. import predict, runs
 from ..atomic import Document, change, labels_in
 from ..objects import Label, Problem, Size
 from ..provenance import MODEL, crop_of, declare, origin_of, overlaps, predicted_labels
+from ..resuming import MARK
 from ..views import check_view
 from .fields import FIELD, SEEN, TRUTH, Fields, fields_of, truth_state
 
@@ -141,7 +142,9 @@ def _write(
             refused.setdefault(label.get("label"), []).append(crop_of(label, size))
         new = [label for label in labels if overlaps(label, [*taken, *refused.get(label["label"], [])], size, SAME) is None]
         done[sample_id] = len(new), len(labels) - len(new)
-        return {fields.pending: {"detections": [*mine, *new], SEEN: truth_state(document, fields.truth)}}
+        # what `predict` wrote there is no longer all there: it must not count as predicted
+        marked = {MARK: None} if (document.get(fields.pending) or {}).get(MARK) else {}
+        return {fields.pending: {"detections": [*mine, *new], SEEN: truth_state(document, fields.truth), **marked}}
 
     contested = set(change(dataset, list(found), fields.all, plan))
     for sample_id, counts in done.items():
