@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
 import site
 import subprocess
 import sys
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,34 @@ from typing import Any
 import psutil
 
 from ..errors import UserError
-from . import jobs
+from . import job_register, jobs
 from .jobs import Params
-from .worker import write_json
+from .worker import CANCEL, STOP, write_json
 
 Step = tuple[float, str]
 POLL = 0.4  # seconds between two looks at a job
+PATIENCE = 3.0  # seconds that a cancelled job has to end by itself
 _START_LIMIT = 120.0  # seconds in which a worker must have come to life
+_TAIL = 8192  # bytes at the end of a log that are read for its last lines
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a job stands. state: "running", "done" (result) or "failed" (error, for a person to read)."""
+    """Where a job stands. state: "running", "stopping", "done" (result), "failed" or "cancelled" (error, for a person to read).
+
+    memory: bytes by "ram" and, where a GPU is used, "gpu".
+    """
 
     state: str
     share: float = 0.0
     label: str = "starting"
     result: dict[str, Any] | None = None
     error: str | None = None
+    memory: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("running", "stopping")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,39 +60,97 @@ class BackgroundJob:
     def name(self) -> str:
         return self.folder.name
 
+    @property
+    def kind(self) -> str:
+        """ "train", "predict", ..."""
+        return str((_read(self.folder / "spec.json") or {}).get("job", ""))
+
     def status(self) -> Status:
         for _ in range(2):  # a job may end between the look at its files and the look at its process
             if (result := _read(self.folder / "result.json")) is not None:
                 return Status("done", 1.0, "done", result)
             if (error := _read(self.folder / "error.json")) is not None:
-                return Status("failed", 1.0, "failed", error=error["message"])
+                state = "cancelled" if error.get("cancelled") else "failed"
+                return Status(state, 1.0, state, error=error["message"])
             if self._alive():
                 progress = _read(self.folder / "progress.json") or {}
-                return Status("running", progress.get("share", 0.0), progress.get("label", "starting"))
-        return Status(
-            "failed", 1.0, "failed", error=f"the process of job {self.name} has ended without a result; its log: {self._log_tail()}"
-        )
+                asked = (self.folder / STOP).exists() or (self.folder / CANCEL).exists()
+                state = "stopping" if asked else "running"
+                label = progress.get("label", "starting")
+                return Status(state, progress.get("share", 0.0), label, memory=progress.get("memory") or {})
+        message = f"the process of job {self.name} has ended without a result; its log: {self.folder / 'log.txt'}"
+        lines = self.log_tail(8)
+        return Status("failed", 1.0, "failed", error="\n".join([message, "its last lines:", *lines] if lines else [message]))
 
     def stop(self) -> None:
-        """Ask the job to stop after its current step."""
-        (self.folder / "stop").touch()
+        """Ask the job to stop after its current step, and to keep what it has: a training keeps its best epoch."""
+        (self.folder / STOP).touch()
+
+    def cancel(self) -> threading.Thread:
+        """End the job: as `stop`, but if it has not ended after PATIENCE seconds its processes are killed. Does not wait.
+
+        Returns the thread that sees to it, for those who do want to wait. Files are written under temporary names: nothing is left half
+        written, and a training can be resumed from its last epoch. A job of another machine can only be asked.
+        """
+        (self.folder / CANCEL).touch()
+        job_register.request_end(self.name, self._dataset())
+        thread = threading.Thread(target=self._end, name=f"end of {self.name}", daemon=True)
+        thread.start()
+        return thread
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """The last lines of what the job has printed."""
+        try:
+            with (self.folder / "log.txt").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return []
+        return [line.rstrip() for line in text.replace("\r", "\n").splitlines() if line.strip()][-lines:]
+
+    def _end(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self.status().active:
+            time.sleep(0.1)
+        if not self.status().active:
+            return
+        process = self._process()
+        if process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family = [*process.children(recursive=True), process]
+                process.suspend()  # so that it starts no others meanwhile
+                for member in family:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        member.kill()
+        message = f"cancelled: it had not stopped after {PATIENCE:g} seconds, and its process was ended"
+        write_json(self.folder / "error.json", {"message": message, "cancelled": True})
+        job_register.close_lost(self.name, self._dataset(), "cancelled", message)
+
+    def _dataset(self) -> str | None:
+        spec = _read(self.folder / "spec.json") or {}
+        name: str | None = spec.get("params", {}).get("dataset")
+        return name
+
+    def _process(self) -> psutil.Process | None:
+        """The worker, if it lives on this machine."""
+        worker = _read(self.folder / "worker.json")
+        return None if worker is None else living(worker)
 
     def _alive(self) -> bool:
-        worker = _read(self.folder / "worker.json")
-        if worker is None:
-            spec = self.folder / "spec.json"
-            return spec.exists() and time.time() - spec.stat().st_mtime < _START_LIMIT
-        try:
-            process = psutil.Process(worker["pid"])
-            # another process may have got the number since
-            return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= worker["started"] + 1
-        except psutil.NoSuchProcess:
-            return False
+        if (self.folder / "worker.json").exists():
+            return self._process() is not None
+        spec = self.folder / "spec.json"
+        return spec.exists() and time.time() - spec.stat().st_mtime < _START_LIMIT
 
-    def _log_tail(self) -> str:
-        log = self.folder / "log.txt"
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-        return f"{log}: {lines[-1] if lines else 'empty'}"
+
+def living(identity: dict[str, Any]) -> psutil.Process | None:
+    """The process of {"pid": number, "started": when its program began}, if it still runs: another may have got the number since."""
+    try:
+        process = psutil.Process(identity["pid"])
+        same = process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= identity["started"] + 1
+        return process if same else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 def start(job: str, params: Params, jobs_dir: Path) -> BackgroundJob:
@@ -99,6 +167,7 @@ def start(job: str, params: Params, jobs_dir: Path) -> BackgroundJob:
         write_json(folder / "spec.json", {"job": job, "params": params})
     except OSError as error:
         raise UserError(f"the job folder {jobs_dir} cannot be written: {error.strerror}") from None
+    job_register.enter(job, folder, params.get("dataset"))
     # where the repository was only downloaded as a plugin, a new process does not know the package
     package_root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -109,13 +178,24 @@ def start(job: str, params: Params, jobs_dir: Path) -> BackgroundJob:
     return BackgroundJob(folder)
 
 
-def jobs_of(jobs_dir: Path, job: str) -> list[BackgroundJob]:
-    """All jobs of one kind, newest first."""
-    if not jobs_dir.is_dir():
-        return []
-    return [
-        BackgroundJob(f) for f in sorted(jobs_dir.iterdir(), reverse=True) if re.match(rf"{job}-\d", f.name) and (f / "spec.json").exists()
-    ]
+def jobs_of(dataset: Any | None, *kinds: str, limit: int = 20) -> list[BackgroundJob]:
+    """The jobs of a dataset that are registered in the database and still have their folder, newest first; None: those that make a dataset."""
+    found = (BackgroundJob(Path(record["payload"]["folder"])) for record in job_register.records(dataset, kinds))
+    return [job for job in found if (job.folder / "spec.json").exists()][:limit]
+
+
+def active_jobs(dataset: Any | None, *kinds: str) -> dict[BackgroundJob, Status]:
+    """The jobs of a dataset that run now. Those whose process has died are closed in the database."""
+    active = {}
+    for record in job_register.records(dataset, kinds):
+        if record["state"] not in ("requested", "running"):
+            continue
+        job = BackgroundJob(Path(record["payload"]["folder"]))
+        if (status := job.status()).active:
+            active[job] = status
+        elif status.state != "done":
+            job_register.close_lost(job.name, record["scope"]["dataset"], status.state, status.error or "")
+    return active
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -126,12 +206,15 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def follow(job: BackgroundJob) -> Generator[Step, None, dict[str, Any]]:
+def follow(job: BackgroundJob, limit: float | None = None) -> Generator[Step, None, dict[str, Any]]:
     """Yield (share, label) while the job runs; returns its result. Raises UserError with the job's message if it failed.
 
-    Closing the generator leaves the job running.
+    Closing the generator leaves the job running. limit: seconds after which this one goes, and says that the job runs on.
     """
-    while (status := job.status()).state == "running":
+    deadline = None if limit is None else time.monotonic() + limit
+    while (status := job.status()).active:
+        if deadline is not None and time.monotonic() > deadline:
+            return _left(job, "goes on in a process of its own; this window need not wait for it")
         yield status.share, status.label
         time.sleep(POLL)
     if status.error is not None:
@@ -143,7 +226,15 @@ def follow(job: BackgroundJob) -> Generator[Step, None, dict[str, Any]]:
 def report_start(job: BackgroundJob) -> Generator[Step, None, dict[str, Any]]:
     """In the place of `follow`: only tells that the job runs."""
     yield 0.0, "started"
-    return {"summary": f"**{job.name}** runs in a process of its own. Its files: `{job.folder}`", "job": job.name}
+    return _left(job, "runs in a process of its own")
+
+
+def _left(job: BackgroundJob, what: str) -> dict[str, Any]:
+    return {
+        "summary": f"**{job.name}** {what}. The YOLO-seg panel shows it. Its files: `{job.folder}`",
+        "job": job.name,
+        "unfinished": True,
+    }
 
 
 def run_in_thread(job: str, params: Params) -> Generator[Step, None, dict[str, Any]]:

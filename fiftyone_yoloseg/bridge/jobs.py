@@ -1,30 +1,38 @@
 """The work behind the App's operators: parameters in, a JSON-able result out, the same inline, delegated or in a process of its own.
 
 params: {"dataset": name, "view": serialized stages or None, "options": keyword arguments of the bridge function}; an import, which may
-make its dataset, has options only.
+make its dataset, has options only. "share_gpu" true: not to wait for a GPU that another job uses. "job": the name of the background job.
 A result has "summary", Markdown for a person to read, and the numbers behind it.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import Stopped, UserError
 from ..types import ProgressFn
+from .gpu_locks import gpus, held
 
 Params = dict[str, Any]
 Result = dict[str, Any]
 Job = Callable[[Params, ProgressFn, Callable[[], bool]], Result]
 _LISTED = 10
+ON_A_DEVICE = {"train", "validate", "predict"}  # jobs with a `device` setting
 
 
 def run(name: str, params: Params, progress: ProgressFn | None = None, should_stop: Callable[[], bool] | None = None) -> Result:
     """Do a job. Raises UserError for what the user can mend."""
     if name not in JOBS:
         raise UserError(f"no job is called {name!r}: there are {', '.join(JOBS)}")
-    return JOBS[name](params, progress or (lambda share, label: None), should_stop or (lambda: False))
+    progress, should_stop = progress or (lambda share, label: None), should_stop or (lambda: False)
+    if name not in ON_A_DEVICE or params.get("share_gpu"):
+        return JOBS[name](params, progress, should_stop)
+    who = str(params.get("job") or f"a {name} of process {os.getpid()}")
+    with held(gpus(params["options"].get("device")), who, progress, should_stop):
+        return JOBS[name](params, progress, should_stop)
 
 
 def view_params(view: Any, **options: Any) -> Params:
@@ -73,7 +81,7 @@ def train(params: Params, progress: ProgressFn, should_stop: Callable[[], bool])
     from .train import train
 
     notes: list[str] = []
-    result = train(load_view(params), **params["options"], progress=progress, should_stop=should_stop, notes=notes)
+    result = train(load_view(params), **params["options"], progress=progress, should_stop=should_stop, notes=notes, job=params.get("job"))
     metrics = result.metrics.results_dict if result.metrics else {}
     lines = [
         f"**{result.epochs} epochs** at {result.seconds_per_step:.2f} s a step" + (", stopped on request" if result.stopped else ""),
@@ -87,9 +95,11 @@ def train(params: Params, progress: ProgressFn, should_stop: Callable[[], bool])
 
 
 def validate(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .run_registry import leak_note
     from .validate import validate_records
 
-    metrics, read = validate_records(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
+    view = load_view(params)
+    metrics, read = validate_records(view, **params["options"], progress=progress, should_stop=should_stop)
     classes: list[dict[str, Any]] = [
         {
             "name": name,
@@ -103,6 +113,7 @@ def validate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
     table = ["| class | objects | box mAP | mask mAP |", "|---|---|---|---|"]
     table += [f"| {c['name']} | {c['objects']} | {_number(c['box_map'])} | {_number(c['mask_map'])} |" for c in classes]
     lines = [f"**{_count(metrics.images, 'image')}, {_count(metrics.objects, 'object')}**", _scores(metrics.results_dict)]
+    lines += filter(None, [leak_note(view, params["options"]["model"])])
     summary = _markdown(lines) + "\n\n" + "\n".join(table) + _listing([str(p) for p in [*read.skipped, *read.dropped]], "left out")
     return _json(
         {"summary": summary, "images": metrics.images, "metrics": metrics.results_dict, "classes": classes, "speed": metrics.speed}
@@ -134,6 +145,8 @@ def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
 
 def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from .evaluate import evaluate, wrong_views
+    from .run_registry import leak_note
+    from .runs import recall
 
     def step(share: float, label: str) -> None:
         if should_stop():
@@ -152,6 +165,8 @@ def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
     if facts["crowds"]:
         lines.append(f"{_count(facts['crowds'], 'crowd')}, and {_count(facts['ignored'], 'prediction')} on them that do not count")
     lines += [f"{n} labels of `{name}` have no mask: their box stood in" for name, n in facts["without_mask"].items() if n]
+    written = next((f for f in recall(view, "predict") if f["about"] == options["pred_field"]), {})
+    lines += filter(None, [leak_note(view, written.get("model"))])
     table = ["| class | mask AP | AP50 | recall | box AP |", "|---|---|---|---|---|"]
     for name, c in mask["classes"].items():
         table.append(f"| {name} | {_score(c['AP'])} | {_score(c['AP50'])} | {_score(c['AR'])} | {_score(box['classes'][name]['AP'])} |")
@@ -240,6 +255,18 @@ def select_to_label(params: Params, progress: ProgressFn, should_stop: Callable[
     return _json({"summary": _markdown(lines), **facts, "scores": [pick.score for pick in chosen.picks], "view": shown})
 
 
+def manage_runs(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from .run_jobs import manage
+
+    return _json(manage(load_view(params), **params["options"]))
+
+
+def loop(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
+    from . import run_jobs
+
+    return run_jobs.loop(params, progress, should_stop)
+
+
 JOBS: dict[str, Job] = {
     "convert": convert,
     "import_labels": import_labels,
@@ -254,6 +281,8 @@ JOBS: dict[str, Job] = {
     "find_label_errors": find_label_errors,
     "review": review,
     "select_to_label": select_to_label,
+    "manage_runs": manage_runs,
+    "loop": loop,
 }
 
 

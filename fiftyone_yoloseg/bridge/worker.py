@@ -1,7 +1,8 @@
 """A job in a process of its own: `python -m fiftyone_yoloseg.bridge.worker <folder>/spec.json`.
 
 Writes into the spec's folder: worker.json (its process), progress.json (replaced at each step), then result.json or error.json.
-The job stops when a file named `stop` appears there. Everything printed goes to log.txt.
+The job stops when a file named `stop` or `cancel` appears there; after `cancel` it counts as cancelled, whatever it has done.
+Everything printed goes to log.txt. The job's record in the database (`job_register`) is kept up to date meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+STOP, CANCEL = "stop", "cancel"
 _EVERY = 0.25  # seconds between two writes of progress
+_LOOK = 0.2  # seconds between two looks for files that ask to stop
 
 
 def main(arguments: list[str]) -> int:
@@ -31,9 +34,9 @@ def main(arguments: list[str]) -> int:
         from fiftyone_yoloseg.errors import UserError
 
         traceback.print_exc()
-        user = isinstance(error, UserError)
+        user, cancelled = isinstance(error, UserError), (folder / CANCEL).exists()
         message = str(error) if user else f"{type(error).__name__}: {error} (see {folder / 'log.txt'})"
-        write_json(folder / "error.json", {"message": message, "user_error": user})
+        write_json(folder / "error.json", {"message": message, "user_error": user, "cancelled": cancelled})
         return 1
     write_json(folder / "result.json", result)
     return 0
@@ -42,20 +45,58 @@ def main(arguments: list[str]) -> int:
 def _work(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     from fiftyone_yoloseg.bridge import jobs
     from fiftyone_yoloseg.bridge.database import ensure_database, keep_database_alive
+    from fiftyone_yoloseg.bridge.job_register import Heartbeat
+    from fiftyone_yoloseg.errors import Stopped
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     ensure_database()
     keep_database_alive()
-    last = 0.0
+    state: dict[str, Any] = {"share": 0.0, "label": "reading the dataset"}
+    last = looked = 0.0
+    asked = False
 
     def progress(share: float, label: str) -> None:
         nonlocal last
         if time.monotonic() - last > _EVERY or share >= 1:
             last = time.monotonic()
-            write_json(folder / "progress.json", {"share": share, "label": label})
+            state.update(share=share, label=label, memory=memory_used())
+            write_json(folder / "progress.json", state)
+
+    def should_stop() -> bool:
+        nonlocal asked, looked
+        if not asked and time.monotonic() - looked > _LOOK:
+            looked = time.monotonic()
+            asked = (folder / STOP).exists() or (folder / CANCEL).exists()
+        return asked
 
     progress(0.0, "reading the dataset")
-    return jobs.run(spec["job"], spec["params"], progress, (folder / "stop").exists)
+    heartbeat = Heartbeat(folder.name, spec["params"].get("dataset"), lambda: dict(state), (folder / CANCEL).touch)
+    heartbeat.start()
+    end, message = "failed", ""
+    try:
+        result = jobs.run(spec["job"], {**spec["params"], "job": folder.name}, progress, should_stop)
+        if (folder / CANCEL).exists():
+            raise Stopped(
+                "cancelled on request; a training can be resumed from its last complete step" if spec["job"] == "train" else "cancelled"
+            )
+        end, message = "done", str(result.get("summary", ""))
+        return result
+    except BaseException as error:
+        end, message = "cancelled" if (folder / CANCEL).exists() else "failed", str(error) or type(error).__name__
+        raise
+    finally:
+        heartbeat.finish(end, message)
+
+
+def memory_used() -> dict[str, int]:
+    """Bytes that this process uses: "ram" now, "gpu" at most so far on one GPU, if it uses one."""
+    import psutil
+
+    used = {"ram": int(psutil.Process().memory_info().rss)}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        used["gpu"] = max(int(torch.cuda.max_memory_reserved(i)) for i in range(torch.cuda.device_count()))
+    return used
 
 
 def _detach(spec: Path) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from fiftyone.operators.message import GeneratedMessage
@@ -17,6 +19,7 @@ from ..errors import UserError
 from .forms import Form, forget_fields
 
 log = logging.getLogger("fiftyone_yoloseg")
+PANEL = "yoloseg_panel"
 Steps = Generator[background.Step, None, Result]
 
 
@@ -31,6 +34,8 @@ class JobOperator(foo.Operator):
     risk: types.RiskLevel
     changes_samples = False
     needs_dataset = True
+    place: types.Places | None = None
+    """Where the App shows a button for it, beside the operator browser."""
     own_process = True
     """Whether the App runs the job in a process of its own. A network does not belong into the App's server: processes that load
     data hang when they are forked from its threads, and a GPU's memory would not be given back."""
@@ -57,7 +62,7 @@ class JobOperator(foo.Operator):
         """Run the job for the App, telling its progress."""
         if not self.own_process:
             return background.run_in_thread(self.job, params)
-        return background.follow(background.start(self.job, params, self.jobs_dir(ctx.dataset)))
+        return background.follow(background.start(self.job, params, self.jobs_dir(ctx.dataset)), watch_limit())
 
     def after(self, ctx: Any, result: Result) -> Iterator[GeneratedMessage]:
         """What the App does when the job is done."""
@@ -67,6 +72,16 @@ class JobOperator(foo.Operator):
 
     def jobs_dir(self, dataset: Any) -> Path:
         return defaults.work_dir(dataset) / "jobs"
+
+    def may_wait(self, dataset: Any) -> bool:
+        """Whether another job of the dataset has the GPU, if this machine has one; to know that without torch, its driver is looked for."""
+        return shutil.which("nvidia-smi") is not None and bool(background.active_jobs(dataset, *jobs.ON_A_DEVICE))
+
+    def resolve_placement(self, ctx: Any) -> types.Placement | None:
+        if self.place is None:
+            return None
+        button = types.Button(label=self.label, icon=self.icon, prompt=True)
+        return types.Placement(self.place, button)
 
     def inline(self, ctx: Any, params: Params) -> Result:
         """Run the job for a script or a delegated operation."""
@@ -92,6 +107,10 @@ class JobOperator(foo.Operator):
             outputs.view("failed", types.AlertView(severity="error", label="This did not work", description=result["error"]))
         else:
             outputs.str("summary", view=types.MarkdownView())
+        if result.get("unfinished"):
+            outputs.btn(
+                "open_panel", "Open the YOLO-seg panel", icon="insights", on_click="open_panel", params={"name": PANEL, "isActive": True}
+            )
         return types.Property(outputs, view=types.View(label=self.label))
 
     def _form(self, ctx: Any) -> tuple[Form, Params]:
@@ -101,6 +120,16 @@ class JobOperator(foo.Operator):
             return form, params
         try:
             params = self.fill(ctx, form)
+            if self.job in jobs.ON_A_DEVICE:
+                form.known.add("share_gpu")
+                if ctx.dataset is not None and self.may_wait(ctx.dataset):
+                    form.flag(
+                        "share_gpu",
+                        "Do not wait for the GPU",
+                        "Another job of this dataset is running: this one begins when that has ended",
+                    )
+                if form.params.get("share_gpu"):
+                    params["share_gpu"] = True
             form.finish()
         except UserError as error:
             form.refuse(str(error))
@@ -124,7 +153,8 @@ class JobOperator(foo.Operator):
                 result = end.value
             finally:
                 steps.close()
-            yield from self.after(ctx, result)
+            if not result.get("unfinished"):
+                yield from self.after(ctx, result)
         except UserError as error:
             result = {"error": str(error)}
         except Exception as error:  # a broken stream would tell the user nothing
@@ -132,6 +162,12 @@ class JobOperator(foo.Operator):
             result = {"error": f"{type(error).__name__}: {error} (details in the log of the App's server)"}
         # shown in the place of the progress bar, which would otherwise stay in front of the operator's own output
         yield ctx.ops.show_output(self._output(result).to_json(), result)
+
+
+def watch_limit() -> float | None:
+    """Seconds that an operator may follow a job: FiftyOne ends immediate operators after its `operator_timeout`. The job stays."""
+    limit = fo.config.operator_timeout
+    return 0.8 * limit if limit and limit > 0 else None
 
 
 def in_app(ctx: Any) -> bool:

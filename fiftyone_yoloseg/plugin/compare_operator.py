@@ -24,7 +24,6 @@ class Compare(JobOperator):
     description = "Which objects the second model finds that the first does not, which it loses, and whether its mAP is surely better"
     risk = RiskLevel.MEDIUM
     changes_samples = True
-    own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
         view, fields, gt_field = truth_field(ctx, form)

@@ -26,7 +26,6 @@ class FindLabelErrors(JobOperator):
     )
     risk = RiskLevel.MEDIUM
     changes_samples = True
-    own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
         view = ctx.target_view(require_flat=True)

@@ -30,7 +30,6 @@ class Check(JobOperator):
     description = "Find what is wrong with images and masks before a training, and save views that show it"
     risk = RiskLevel.LOW
     changes_samples = True  # not the samples, but the list of saved views: the App has to read it anew
-    own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
         view = ctx.target_view(require_flat=True)
@@ -68,7 +67,6 @@ class Convert(JobOperator):
     icon = "drive_file_move"
     description = "Write images, YOLO-seg labels and dataset.yaml without losing a shape, and a report that proves it"
     risk = RiskLevel.MEDIUM
-    own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
         view = ctx.target_view(require_flat=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fiftyone.operators import types
-from fiftyone.operators.types import RiskLevel
+from fiftyone.operators.types import Places, RiskLevel
 
 from ..bridge import defaults
 from ..bridge.evaluate import check_settings
@@ -25,8 +25,8 @@ class Evaluate(JobOperator):
     icon = "rule"
     description = "Compare predicted masks with ground truth: COCO's numbers, and right, wrong or missed on every object"
     risk = RiskLevel.MEDIUM
+    place = Places.SAMPLES_GRID_SECONDARY_ACTIONS
     changes_samples = True
-    own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
         view, fields, gt_field = truth_field(ctx, form)

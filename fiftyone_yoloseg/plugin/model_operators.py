@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fiftyone.operators.types import RiskLevel
+from fiftyone.operators.types import Places, RiskLevel
 
 from ..bridge import background, defaults, runs
 from ..bridge.jobs import Params, view_params
 from ..bridge.views import check_view
 from ..config import ExportSettings, PredictSettings, TrainSettings, ValSettings, parse
 from ..errors import UserError
-from .base import JobOperator, Steps
+from .base import JobOperator, Steps, watch_limit
 from .forms import Form, cached_fields, check_folder, field_choices
 from .splits import split_fields
 
@@ -24,6 +24,7 @@ class Train(JobOperator):
     icon = "model_training"
     description = "Train a YOLOv8-seg on the masks of this dataset, in a process of its own that outlives the App"
     risk = RiskLevel.MEDIUM
+    place = Places.SAMPLES_GRID_SECONDARY_ACTIONS
 
     def fill(self, ctx: Any, form: Form) -> Params:
         running = self.running(ctx.dataset)
@@ -31,7 +32,10 @@ class Train(JobOperator):
         if running:
             choices = {"new": "Start another training"}
             for job, status in running.items():
-                choices |= {f"watch:{job}": f"Watch {job}: {status}", f"stop:{job}": f"Stop {job} after its current step"}
+                choices |= {
+                    f"watch:{job}": f"Watch {job}: {status}",
+                    f"stop:{job}": f"Stop {job} after its current step and keep its best epoch",
+                }
             action = form.choice("action", "A training is running", "", choices, f"watch:{next(iter(running))}", radio=True)
         else:
             form.get("action")
@@ -56,9 +60,7 @@ class Train(JobOperator):
 
     def running(self, dataset: Any) -> dict[str, str]:
         """Trainings of this dataset that are under way: name -> where they stand."""
-        jobs = background.jobs_of(self.jobs_dir(dataset), self.job)[:10]
-        found = {job.name: job.status() for job in jobs}
-        return {name: status.label for name, status in found.items() if status.state == "running"}
+        return {job.name: status.label for job, status in background.active_jobs(dataset, self.job).items()}
 
     def steps(self, ctx: Any, params: Params) -> Steps:
         if "job" in params:
@@ -70,7 +72,7 @@ class Train(JobOperator):
             job = background.start(self.job, params, self.jobs_dir(ctx.dataset))
             if ctx.params.get("follow") is False:
                 return background.report_start(job)
-        return background.follow(job)
+        return background.follow(job, watch_limit())
 
     def inline(self, ctx: Any, params: Params) -> dict[str, Any]:
         if "job" in params:
@@ -110,6 +112,7 @@ class Predict(JobOperator):
     icon = "auto_awesome"
     description = "Predict masks on samples and write them back as labels that the App can show, score and edit"
     risk = RiskLevel.MEDIUM
+    place = Places.SAMPLES_GRID_SECONDARY_ACTIONS
     changes_samples = True
 
     def fill(self, ctx: Any, form: Form) -> Params:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ import pytest
 
 pytest.importorskip("fiftyone")
 
-from fiftyone_yoloseg.bridge import background, jobs
-from fiftyone_yoloseg.errors import UserError
+import fiftyone_yoloseg as fy
+from fiftyone_yoloseg.bridge import background, gpu_locks, job_register, jobs
+from fiftyone_yoloseg.errors import Stopped, UserError
 
 
 def finish(steps: Any, limit: float = 120.0) -> tuple[list[background.Step], dict[str, Any]]:
@@ -34,7 +36,10 @@ def test_a_job_runs_detached_and_reports(coco: Any, tmp_path: Path) -> None:
     seen, result = finish(background.follow(job))
     assert result["rows"] > 0 and "mask IoU" in result["summary"] and (tmp_path / "out" / "dataset.yaml").is_file()
     assert all(0 <= share <= 1 for share, _ in seen)
-    assert background.jobs_of(tmp_path / "jobs", "convert") == [job] and background.jobs_of(tmp_path / "jobs", "train") == []
+    assert background.jobs_of(coco, "convert") == [job] == background.jobs_of(coco) and background.jobs_of(coco, "train") == []
+    (record,) = job_register.records(coco)
+    assert record["state"] == "completed" and record["result"]["summary"] == result["summary"] and record["progress"]["memory"]["ram"] > 1e7
+    assert record["owner"]["host"] == socket.gethostname() and record["payload"] == {"folder": str(job.folder)}
 
 
 def test_the_users_error_arrives_as_it_was_said(coco: Any, tmp_path: Path) -> None:
@@ -72,8 +77,83 @@ def test_a_training_is_stopped_between_steps_and_a_killed_one_is_noticed(coco: A
     pid = int(background._read(other.folder / "worker.json")["pid"])  # type: ignore[index]
     assert os.getsid(pid) == pid  # a session of its own: the end of the App's server does not end it
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(UserError, match="has ended without a result; its log"):
+    assert background.jobs_of(coco, "train")[0] == other
+    with pytest.raises(UserError, match=r"(?s)has ended without a result; its log.*its last lines:\n.*epoch"):
         finish(background.follow(other))
+    assert background.active_jobs(coco) == {}  # which tells the database too
+    assert job_register.records(coco)[0]["state"] == "failed" and "its last lines" in job_register.records(coco)[0]["error"]
+    assert fy.runs(coco)[0].state == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_cancelled_training_ends_within_five_seconds_even_if_it_hangs(coco: Any, tmp_path: Path) -> None:
+    options = {"imgsz": 64, "batch": 2, "epochs": 100000, "workers": 0, "device": "cpu", "project": str(tmp_path / "runs")}
+    polite, hanging = (background.start("train", jobs.view_params(coco, **options, name=name), tmp_path / "jobs") for name in "ab")
+    for job in (polite, hanging):
+        while "epoch" not in job.status().label:
+            assert job.status().active
+            time.sleep(0.1)
+    assert set(background.active_jobs(coco)) == {polite, hanging}
+    os.kill(int(background._read(hanging.folder / "worker.json")["pid"]), signal.SIGSTOP)  # type: ignore[index]
+    for job in (polite, hanging):
+        begun = time.monotonic()
+        job.cancel()
+        while job.status().active:
+            assert time.monotonic() - begun < 5
+            time.sleep(0.05)
+        assert job.status().state == "cancelled"
+        assert job._process() is None or job is polite  # the polite one may still be closing its connections
+    assert "can be resumed" in (polite.status().error or "") and "its process was ended" in (hanging.status().error or "")
+    (first,) = (run for run in fy.runs(coco) if run.name == "a")
+    assert first.state == "stopped" and first.resumable
+    deadline = time.monotonic() + 5
+    while {r["state"] for r in job_register.records(coco)} != {"canceled"} and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert {r["state"] for r in job_register.records(coco)} == {"canceled"}
+
+
+def test_a_request_in_the_database_ends_a_job(coco: Any, tmp_path: Path) -> None:
+    """As from another machine, which does not see the job's folder."""
+    options = {"imgsz": 32, "batch": 2, "epochs": 100000, "workers": 0, "device": "cpu", "project": str(tmp_path / "runs")}
+    job = background.start("train", jobs.view_params(coco, **options), tmp_path / "jobs")
+    while "epoch" not in job.status().label:
+        assert job.status().active
+        time.sleep(0.1)
+    job_register.request_end(job.name, coco.name)
+    with pytest.raises(UserError, match="cancelled on request"):
+        finish(background.follow(job), 5)
+
+
+def test_who_follows_goes_at_the_limit_and_the_job_stays(coco: Any, tmp_path: Path) -> None:
+    options = {"imgsz": 32, "batch": 2, "epochs": 100000, "workers": 0, "device": "cpu", "project": str(tmp_path / "runs")}
+    job = background.start("train", jobs.view_params(coco, **options), tmp_path / "jobs")
+    _, result = finish(background.follow(job, limit=0.5))
+    assert result["unfinished"] and "goes on in a process of its own" in result["summary"] and job.status().active
+    job.cancel().join()
+    assert job.status().state == "cancelled"
+
+
+def test_one_gpu_is_given_to_one_job(tmp_path: Path) -> None:
+    """Another process holds it, waits are told and can be ended, and a death frees it."""
+    name = f"test-{os.getpid()}"
+    code = (
+        "import sys, time; from fiftyone_yoloseg.bridge.gpu_locks import held\n"
+        "with held([sys.argv[1]], 'train-1', print, bool):\n    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, name], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    told: list[str] = []
+    with (
+        pytest.raises(Stopped, match="waited for the GPU"),
+        gpu_locks.held([name], "train-2", lambda _, text: told.append(text), lambda: bool(told)),
+    ):
+        pass
+    assert told == ["waiting for the GPU, which train-1 uses"]
+    holder.kill()
+    holder.wait()
+    with gpu_locks.held([name, "other"], "train-2", lambda *_: None, lambda: True):
+        assert (gpu_locks._folder() / f"{name}.lock").read_text() == "train-2"
+    assert gpu_locks.gpus("cpu") == []
 
 
 def test_a_job_in_a_thread(coco: Any, tmp_path: Path) -> None:
