@@ -30,6 +30,8 @@ _PUBLIC = {
     "compute_object_embeddings": "bridge.embeddings",
     "predict_out_of_fold": "bridge.out_of_fold",
     "select_to_label": "bridge.select",
+    "runs": "bridge.run_registry",
+    "compare_runs": "bridge.run_registry",
 }
 _MODULES = {"review": "bridge.review"}
 __all__ = ["__version__", *_PUBLIC, *_MODULES]

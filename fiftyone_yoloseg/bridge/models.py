@@ -29,7 +29,7 @@ def open_backend(model: Any, settings: DecodeSettings | None = None) -> tuple[Ba
 
     checkpoint = as_checkpoint(model)
     path = checkpoint.path if checkpoint else model_path(model)
-    source = Source(str(path), _sha256(path)) if path else Source(None, None)
+    source = Source(str(path), file_sha256(path)) if path else Source(None, None)
     settings = settings or DecodeSettings()
     backend = open_backend(checkpoint, path, settings)
     warn_of_floor(backend, settings)
@@ -62,10 +62,10 @@ def model_path(model: Any) -> Path | None:
     return Path(held) if isinstance(held, (str, Path)) else None
 
 
-def _sha256(path: Path) -> str | None:
+def file_sha256(path: Path) -> str | None:
     """Of a folder, such as OpenVINO's: of the names and contents of its files."""
     if path.is_dir():
-        lines = [f"{file.relative_to(path).as_posix()} {_sha256(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
+        lines = [f"{file.relative_to(path).as_posix()} {file_sha256(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     if not path.is_file():
         return None

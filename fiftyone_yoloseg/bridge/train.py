@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import TrainSettings, parse
 from ..errors import CheckpointError, SettingsError
 from ..types import Names, ProgressFn
-from . import runs
 from .models import as_checkpoint
 from .objects import Maskless
 from .prepare import prepare
@@ -35,6 +33,7 @@ def train(
     should_stop: Callable[[], bool] | None = None,
     listeners: Sequence[TrainingListener] = (),
     notes: list[str] | None = None,
+    job: str | None = None,
     **settings: Any,
 ) -> TrainResult:
     """Train on the labels of a view.
@@ -45,10 +44,13 @@ def train(
     False: as "auto", but validate only after the last epoch.
     listeners: told of each epoch, beside the plots and loggers of the settings (see `engine.events`).
     notes: gets what the user should know, one line each: the split, what was left out, a rebuilt head.
-    settings: see `TrainSettings`. Which run came out of the view is remembered on the dataset (`runs.recall(dataset, "train")`).
+    job: name of the background job that this is, for the registry.
+    settings: see `TrainSettings`. The run is entered on the dataset when it begins, with its samples, and kept up to date (`fy.runs(dataset)`);
+    with resume=True, that of the earlier session is.
     Raises UserError.
     """
     from ..engine import trainer
+    from .run_keeper import RunKeeper
 
     if isinstance(val, bool):
         settings["val"], val = val, "auto"
@@ -62,22 +64,19 @@ def train(
         log.info(note)
     if notes is not None:
         notes += told
-    result = trainer.train(checkpoint, prepared.data, wanted, progress=progress, should_stop=should_stop, listeners=listeners)
-    runs.remember(
-        view,
-        "train",
-        result.dir.name,
-        trained_on_field=label_field,
-        best=str(Path(result.best).absolute()),
-        last=str(Path(result.last).absolute()),
-        dir=str(Path(result.dir).absolute()),
-        classes=list(prepared.names.values()),
-        images={name: len(records) for name, records in prepared.splits.items()},
-        split=prepared.how,
-        settings=wanted.model_dump(mode="json", exclude_unset=True),
-        metrics={k: float(v) for k, v in result.metrics.results_dict.items()} if result.metrics else {},
-    )
-    return result
+    facts = {
+        "trained_on_field": label_field,
+        "classes": list(prepared.names.values()),
+        "images": {name: len(records) for name, records in prepared.splits.items()},
+        "split": prepared.how,
+        "val": val if isinstance(val, (str, float)) else None,
+        "maskless": maskless,
+        "model": str(checkpoint.path or model),
+        "origin": checkpoint.origin,
+        "job": job,
+    }
+    keeper = RunKeeper(view, facts, prepared.splits)
+    return trainer.train(checkpoint, prepared.data, wanted, progress=progress, should_stop=should_stop, listeners=[keeper, *listeners])
 
 
 def starting_point(model: Any, names: Names) -> Checkpoint:
