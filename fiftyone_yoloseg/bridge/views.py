@@ -19,12 +19,16 @@ _LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class LabelField:
-    """A label field that can hold instance masks. masks: how many of its objects have one."""
+    """A label field that can hold instance masks. masks: how many of its objects have one.
+
+    among: the number of samples that were counted, if not all of the view.
+    """
 
     name: str
     kind: str
     objects: int
     masks: int
+    among: int | None = None
 
 
 def check_view(view: Any, *, may_be_empty: bool = False) -> None:
@@ -58,8 +62,11 @@ def in_slice(view: Any, name: str | None) -> Any:
     return view.select_group_slices(name)
 
 
-def label_fields(view: Any) -> list[LabelField]:
-    """The Detections and Polylines fields of a view, those with most masks first."""
+def label_fields(view: Any, limit: int | None = None) -> list[LabelField]:
+    """The Detections and Polylines fields of a view, those with most masks first. limit: count only the labels of the first samples, if there
+    are more, because counting masks reads all labels."""
+    among = limit if limit is not None and len(view) > limit else None
+    view = view.limit(among) if among else view
     found = [(name, kind) for name, f in view.get_field_schema(embedded_doc_type=fo.Label).items() if (kind := _LISTS.get(f.document_type))]
     counts = []
     for name, kind in found:
@@ -69,7 +76,7 @@ def label_fields(view: Any) -> list[LabelField]:
         )
         counts += [fo.Count(path), fo.Count(fo.ViewField(path).filter(is_mask), _unwind=True)]
     values = view.aggregate(counts) if counts else []
-    fields = [LabelField(name, kind, int(values[2 * i]), int(values[2 * i + 1])) for i, (name, kind) in enumerate(found)]
+    fields = [LabelField(name, kind, int(values[2 * i]), int(values[2 * i + 1]), among) for i, (name, kind) in enumerate(found)]
     return sorted(fields, key=lambda f: (-f.masks, f.name))
 
 

@@ -27,6 +27,8 @@ A_FILE = "file"
 _SYSTEM = {"view_target", "custom_view_target", "target", "advanced"}
 _CACHE_SECONDS = 15.0
 _BUTTONS = 3  # in a row
+COUNTED = 2000
+"""Samples whose labels a form counts: it has to open at once, whatever the size of the dataset."""
 
 
 class Form:
@@ -199,7 +201,12 @@ class Form:
 
         choices = {"error": "Decide", "skip": "Leave these labels out", "box": "Take their box as mask"}
         self.choice(
-            "maskless", "Labels without a mask", f"{found.objects - found.masks} of {found.objects} labels", choices, "error", decide
+            "maskless",
+            "Labels without a mask",
+            f"{found.objects - found.masks} of {found.objects} labels{_among(found)}",
+            choices,
+            "error",
+            decide,
         )
 
     def model(self, dataset: Any, *, new: bool = False, exported: bool = False, best: bool = False) -> str | None:
@@ -273,16 +280,20 @@ _fields: dict[tuple[Any, ...], tuple[float, list[LabelField]]] = {}
 
 
 def cached_fields(view: Any) -> list[LabelField]:
-    """`label_fields`, which reads the whole view, not anew for every key that is pressed in a form."""
+    """`label_fields` of at most COUNTED samples, and not anew for every key that is pressed in a form."""
     key = (view._dataset.name, str(view._serialize()) if view is not view._dataset else "", len(view), *view.get_field_schema())
     if key not in _fields or time.monotonic() - _fields[key][0] > _CACHE_SECONDS:
         _fields.clear()
-        _fields[key] = time.monotonic(), label_fields(view)
+        _fields[key] = time.monotonic(), label_fields(view, COUNTED)
     return _fields[key][1]
 
 
 def field_choices(fields: Sequence[LabelField]) -> dict[str, str]:
-    return {f.name: f"{f.name} ({f.masks} mask{'' if f.masks == 1 else 's'})" for f in fields}
+    return {f.name: f"{f.name} ({f.masks} mask{'' if f.masks == 1 else 's'}{_among(f)})" for f in fields}
+
+
+def _among(field: LabelField) -> str:
+    return "" if field.among is None else f" in the first {field.among} samples"
 
 
 def forget_fields() -> None:

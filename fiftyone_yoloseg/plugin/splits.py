@@ -8,7 +8,7 @@ from ..bridge import defaults
 from ..bridge.plan import split_view
 from ..bridge.splits import SplitOptions
 from ..errors import UserError
-from .forms import Form
+from .forms import COUNTED, Form
 
 _FIELDS = ("split_field", "val_fraction", "test_fraction", "stratify", "group_by", "seed")
 
@@ -54,7 +54,9 @@ def split_fields(form: Form, view: Any, *, more: bool = False) -> dict[str, Any]
 
 
 def check_split(view: Any, rule: Any) -> None:
-    split_view(view, rule)
+    """Raises UserError if the rule does not split this view; of a large one, that a random split fits it is taken for granted."""
+    if rule != "random" or len(view) <= COUNTED:
+        split_view(view, rule)
 
 
 def check_options(**options: Any) -> None:
