@@ -225,6 +225,18 @@ def _import(settings: config.ImportCommand) -> None:
     print(import_labels(settings))
 
 
+def _loop(settings: config.LoopCommand) -> None:
+    from .bridge.cli import loop
+
+    print(loop(settings))
+
+
+def _runs(settings: config.RunsCommand) -> None:
+    from .bridge.cli import list_runs
+
+    print(list_runs(settings))
+
+
 def _demo(settings: config.DemoSettings) -> None:
     from .bridge.demo import demo
 
@@ -276,6 +288,8 @@ COMMANDS: dict[str, tuple[type[Settings], Callable[[Any], None]]] = {
     "error_types": (config.ErrorTypesCommand, _error_types),
     "review": (config.ReviewCommand, _review),
     "import": (config.ImportCommand, _import),
+    "loop": (config.LoopCommand, _loop),
+    "runs": (config.RunsCommand, _runs),
     "demo": (config.DemoSettings, _demo),
     "doctor": (config.DoctorCommand, _doctor),
 }

@@ -7,7 +7,17 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..config import CheckCommand, CompareCommand, ConvertCommand, ErrorTypesCommand, FindLabelErrorsCommand, ImportCommand, ReviewCommand
+from ..config import (
+    CheckCommand,
+    CompareCommand,
+    ConvertCommand,
+    ErrorTypesCommand,
+    FindLabelErrorsCommand,
+    ImportCommand,
+    LoopCommand,
+    ReviewCommand,
+    RunsCommand,
+)
 from ..console import progress_bar
 from ..data.audit_report import CheckReport
 from ..errors import DataError, SettingsError
@@ -107,3 +117,30 @@ def review(settings: ReviewCommand) -> str:
 
 def _saved(views: Mapping[str, str]) -> list[str]:
     return [f"saved view: {name}" for name in views.values()]
+
+
+def loop(settings: LoopCommand) -> str:
+    """Train, predict, evaluate and export, and return what to print. Raises UserError."""
+    from .jobs import run, view_params
+    from .run_jobs import loop_options
+
+    own = {"dataset", "view", "name", "project", "label_field", "predictions", "eval_key", "format", "model"}
+    train = {k: getattr(settings, k) for k in settings.model_fields_set - own} | {"model": settings.model}
+    options = loop_options(
+        settings.name, str(settings.project), train=train, label_field=settings.label_field, predictions=settings.predictions,
+        eval_key=settings.eval_key, format=settings.format,
+    )  # fmt: skip
+    with progress_bar("loop") as progress:
+        return str(run("loop", view_params(open_view(settings.dataset, settings.view), **options), progress)["summary"])
+
+
+def list_runs(settings: RunsCommand) -> str:
+    """The trainings of a dataset, a line each: name, state, epochs, mask mAP, folder."""
+    from .run_registry import KEY, runs
+
+    lines = []
+    for run in runs(open_view(settings.dataset)):
+        score = run.metrics.get(KEY)
+        epochs = f"{run.facts.get('epochs_done') or len(run.history().get('epoch', []))} of {run.facts.get('epochs', '?')} epochs"
+        lines.append(f"{run.name}: {run.state}, {epochs}, mask mAP {'-' if score is None else f'{score:.3f}'}, {run.dir}")
+    return "\n".join(lines) or f"'{settings.dataset}' has no training yet"

@@ -106,6 +106,25 @@ class ImportCommand(ImportSettings):
     )
 
 
+class LoopCommand(TrainSettings):
+    """`yoloseg loop`: train on a FiftyOne dataset, predict, evaluate on what the training has not seen, export"""
+
+    dataset: str = Field(description="name of the FiftyOne dataset")
+    view: str | None = Field(None, description="name of a saved view; the whole dataset if not given")
+    model: str = Field("yolov8n-seg.yaml", description="yolov8{n,s,m,l,x}-seg.yaml for a new network, or a checkpoint to start from")
+    name: str = Field("loop", pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="name of the run and its folder, which must not exist")
+    label_field: str = Field("ground_truth", description="field with Detections (masks) or Polylines to train on")
+    predictions: str = Field("predictions", description="field to write predictions to")
+    eval_key: str = Field("eval", description="name of the evaluation; one of that name is replaced")
+    format: str = Field("onnx", description="format to export to")
+
+
+class RunsCommand(Settings):
+    """`yoloseg runs`: the trainings of a FiftyOne dataset, newest first"""
+
+    dataset: str = Field(description="name of the FiftyOne dataset")
+
+
 class DoctorCommand(Settings):
     """`yoloseg doctor`: report on this environment, for bug reports"""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .base import JobOperator
+import fiftyone.operators as foo
+
 from .compare_operator import Compare
 from .curation_operators import FindLabelErrors
 from .data_operators import Check, Convert
@@ -11,7 +12,9 @@ from .evaluate_operator import Evaluate
 from .import_operator import ImportLabels
 from .model_operators import Export, Predict, Train, Validate
 from .review_operators import Review, SelectToLabel
+from .run_operators import Loop, LoopStep, ManageRuns
 
-OPERATORS: tuple[type[JobOperator], ...] = (
+OPERATORS: tuple[type[foo.Operator], ...] = (
     Check, Convert, ImportLabels, Train, Validate, Predict, Evaluate, Compare, ErrorTypes, FindLabelErrors, SelectToLabel, Review, Export,
+    ManageRuns, Loop, LoopStep,
 )  # fmt: skip
