@@ -9,6 +9,7 @@ def register(plugin: Any) -> None:
     """Called by FiftyOne for each plugin that it loads."""
     from .metrics import METRICS
     from .operators import OPERATORS
+    from .panel import YolosegPanel
 
-    for operator in (*OPERATORS, *METRICS):
+    for operator in (*OPERATORS, *METRICS, YolosegPanel):
         plugin.register(operator)

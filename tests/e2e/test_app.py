@@ -108,6 +108,14 @@ class App:
         self.page.get_by_text(f"YOLO-seg: {name}", exact=True).click()
         self.page.get_by_role("button", name="Execute", exact=True).wait_for(timeout=SLOW)
 
+    def open_panel(self) -> None:
+        self.page.locator("[data-cy=new-panel-btn]").first.click()
+        self.page.get_by_text("YOLO-seg", exact=True).first.click()
+        self.page.get_by_role("tab", name="Runs", exact=True).wait_for(timeout=SLOW)
+
+    def close_panel(self) -> None:
+        self.page.get_by_text("Samples", exact=True).first.click()
+
     def field(self, label: str) -> Any:
         title = self.page.locator("p", has_text=re.compile(f"^{re.escape(label)}$"))
         return self.page.locator(".MuiGrid-item").filter(has=title).last
@@ -161,6 +169,7 @@ def test_loop_in_the_app(app: App, test_data: Path, tmp_path: Path) -> None:
     validate(app)
     predict(app, best.replace("best.pt", "last.pt"))
     export(app)
+    panel(app)
     import_folder(app, tmp_path / "converted ü")
 
 
@@ -302,6 +311,39 @@ def export(app: App) -> None:
     app.sees(re.compile("Compared with the torch model"))
     app.shot("16-export-done")
     app.close()
+
+
+def panel(app: App) -> None:
+    """The finished training with its curves, then one that runs: found again after the page is loaded anew, and cancelled."""
+    app.open_panel()
+    app.sees("80 of 80")
+    app.page.locator(".js-plotly-plot .scatterlayer").first.wait_for()
+    app.shot("20-panel-runs")
+    app.page.get_by_role("tab", name="Export").click()
+    app.sees(re.compile("No export yet|same answers"))
+    app.open_operator("train")
+    app.choose("Model", re.compile(r"^train \("))
+    for setting, value in {"epochs": "500", "imgsz": "96", "batch": "4", "device": "cpu", "name": "long"}.items():
+        app.type(setting, value)
+    app.field("Show the progress here").locator("input").first.click()
+    app.page.wait_for_timeout(1000)
+    app.execute()
+    app.sees(re.compile("runs in a process of its own"))
+    app.close()
+    app.page.reload()
+    app.page.locator("[data-cy=fo-grid] [data-cy=looker]").first.wait_for()
+    app.open_panel()
+    app.sees(re.compile(r"epoch \d+/500 .* RAM"))
+    app.page.wait_for_timeout(2500)
+    app.shot("21-panel-running")
+    app.page.get_by_role("button", name="Cancel", exact=True).click()
+    begun = time.monotonic()
+    playwright.expect(app.page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0, timeout=SLOW)
+    app.gone(re.compile(r"epoch \d+/500 .* RAM"))
+    assert time.monotonic() - begun < 8  # 5 s, and up to two looks of the panel
+    app.sees("stopped")
+    app.shot("22-panel-cancelled")
+    app.close_panel()
 
 
 def import_folder(app: App, folder: Path) -> None:

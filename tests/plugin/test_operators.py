@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from fiftyone.operators.executor import ExecutionContext, ExecutionError, Execut
 from fiftyone.plugins.context import PluginContext  # noqa: E402
 from fiftyone.plugins.definitions import PluginDefinition  # noqa: E402
 
-from fiftyone_yoloseg.bridge import background  # noqa: E402
-from fiftyone_yoloseg.errors import UserError  # noqa: E402
+import fiftyone_yoloseg as fy  # noqa: E402
+from fiftyone_yoloseg.bridge import background, jobs  # noqa: E402
+from fiftyone_yoloseg.errors import Stopped, UserError  # noqa: E402
 from fiftyone_yoloseg.plugin.metrics import METRICS  # noqa: E402
 from fiftyone_yoloseg.plugin.operators import OPERATORS  # noqa: E402
 
@@ -56,13 +58,28 @@ def problems(fields: dict[str, Any]) -> dict[str, str]:
 
 def test_manifest_and_registered_operators_agree(plugin: PluginContext) -> None:
     assert plugin.errors == [] and plugin.name == "@yoloseg/fiftyone"
-    assert [i.uri for i in plugin.instances] == [URI + name for name in plugin.plugin_definition.operators]
-    assert sorted(plugin.plugin_definition.operators) == sorted(o.name for o in (*OPERATORS, *METRICS))
+    definition = plugin.plugin_definition
+    assert [i.uri for i in plugin.instances] == [URI + name for name in (*definition.operators, *definition.panels)]
+    assert definition.panels == ["yoloseg_panel"]
+    assert sorted(definition.operators) == sorted(o().config.name for o in (*OPERATORS, *METRICS))
     for operator in plugin.instances[: len(OPERATORS)]:
         config = operator.config
         assert config.label.startswith("YOLO-seg: ") and config.icon and len(config.description) > 30
-        assert config.dynamic and config.execute_as_generator and config.allow_delegated_execution
-        assert config.risk_level.value != "DANGEROUS"
+        assert config.allow_delegated_execution and config.risk_level.value != "DANGEROUS"
+        assert config.unlisted or config.dynamic
+
+
+def test_fiftyones_registry_has_no_errors_and_knows_the_buttons(execute: Any, fiftyone_db: Any) -> None:
+    registry = foo.OperatorRegistry()
+    assert registry.list_errors() == []
+    assert {o.name for o in registry.list_operators() if o.uri.startswith(URI)} == {o().config.name for o in (*OPERATORS, *METRICS)}
+    places = {}
+    for operator in registry.list_operators():
+        placement = operator.uri.startswith(URI) and operator.resolve_placement(None)
+        if placement:
+            places[operator.name] = placement.to_json()["place"]
+    grid = "samples-grid-secondary-actions"
+    assert places == {"train": grid, "predict": grid, "evaluate": grid}
 
 
 def test_the_plugin_is_light_and_works_where_the_repository_was_only_downloaded() -> None:
@@ -76,7 +93,7 @@ def test_the_plugin_is_light_and_works_where_the_repository_was_only_downloaded(
         "print(len(c.instances), c.errors, 'torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code, str(REPO)], cwd="/", capture_output=True, text=True, timeout=120)
-    assert out.stdout.strip().splitlines()[-1:] == [f"{len(OPERATORS) + len(METRICS)} [] False"], out.stderr
+    assert out.stdout.strip().splitlines()[-1:] == [f"{len(OPERATORS) + len(METRICS) + 1} [] False"], out.stderr
 
 
 def test_forms_suggest_what_the_dataset_says(plugin: PluginContext, coco: Any) -> None:
@@ -97,6 +114,10 @@ def test_forms_suggest_what_the_dataset_says(plugin: PluginContext, coco: Any) -
 @pytest.mark.parametrize(
     ("operator", "params", "field", "message"),
     [
+        ("loop", {"epochs": 0}, "epochs", "greater than or equal to 1"),
+        ("loop", {"predictions": "ground_truth"}, "predictions", "holds ground truth"),
+        ("loop", {"name": "my run"}, "name", "letters, digits and underscores"),
+        ("loop", {"format": "tiff"}, "format", "choose one of"),
         ("check", {"imgsz": 7}, "imgsz", "from 32 to 8192"),
         ("check", {"remap": "car"}, "remap", "write old:new pairs"),
         ("check", {"label_field": "nope"}, "label_field", "no field 'nope'"),
@@ -141,7 +162,12 @@ def test_forms_refuse_bad_input_beside_the_field(
 
 def test_forms_refuse_what_has_no_field(plugin: PluginContext, fiftyone_db: Any) -> None:
     empty = fiftyone_db.Dataset()
-    for operator in plugin.instances[: len(OPERATORS)]:  # metrics have no form
+    for operator in plugin.instances[: len(OPERATORS)]:  # metrics and the panel have no form
+        if operator.name == "loop_step":
+            continue
+        if operator.name == "manage_runs":
+            assert "no training yet" in problems(form(plugin, operator.name, empty))["problem"]
+            continue
         if operator.name == "import_labels":  # fills empty datasets
             assert problems(form(plugin, operator.name, empty)) == {}
             continue
@@ -185,10 +211,65 @@ def test_every_operator_runs_from_a_script(execute: Any, coco: Any, tmp_path: Pa
     assert imported["added"] == 6 and imported["objects"] == converted["rows"]
     with pytest.raises(ExecutionError, match="greater than or equal to 1"):
         execute("train", coco, epochs=0)
+    (run,) = fy.runs(coco)
+    assert execute("manage_runs", coco, action="samples").result["run"] == run.name
+    assert execute("manage_runs", coco, action="rename", name="renamed").result["run"] == "renamed"
+    with pytest.raises(ExecutionError, match="confirm that its files"):
+        execute("manage_runs", coco, action="delete", files=True)
+    assert Path(best).is_file()
+    deleted = execute("manage_runs", coco, action="delete", files=True, sure=True).result
+    assert "deleted" in deleted["summary"] and not Path(best).exists() and fy.runs(coco) == []
 
 
-def test_the_app_gets_progress_then_the_result(plugin: PluginContext, coco: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_loop_is_a_pipeline_from_a_script_and_one_job_from_the_app(execute: Any, coco: Any, tmp_path: Path) -> None:
+    settings = {"epochs": 1, "imgsz": 64, "batch": 2, "workers": 0, "device": "cpu", "plots": False, "optimizer": "SGD"}
+    done = execute("loop", coco, **settings)
+    assert done.error is None, done.error
+    coco.reload()
+    (run,) = fy.runs(coco)
+    assert run.name == "loop" and (run.dir / "weights" / "best.onnx").is_file()
+    assert coco.count("predictions.detections") >= 0 and coco.list_evaluations() == ["eval"]
+    judged = coco.load_evaluation_view("eval")
+    assert set(judged.values("id")) == set(run.sample_ids("val")) != set()  # not on what it was trained on
+    operator = foo.OperatorRegistry().get_operator(URI + "loop")
+    request = {"dataset_name": coco.name, "params": settings, "spaces": None}
+    stages = operator.resolve_pipeline(ExecutionContext(request_params=request, executor=Executor(), operator_uri=operator.uri)).stages
+    assert [s.name for s in stages] == ["start"] and stages[0].params["loop"]["options"]["train"]["name"] == "loop2"
+    request["request_delegation"] = True
+    stages = operator.resolve_pipeline(ExecutionContext(request_params=request, executor=Executor(), operator_uri=operator.uri)).stages
+    assert [s.name for s in stages] == ["train", "predict", "evaluate", "export"]
+    stopped = iter([False] * 3 + [True] * 99)
+    params = {**stages[0].params["loop"]}
+    with pytest.raises(Stopped, match="stopped after 'train', whose result is kept"):
+        jobs.run("loop", params, should_stop=lambda: next(stopped))
+    assert [r.name for r in fy.runs(coco)] == ["loop2", "loop"]
+
+
+def test_a_training_longer_than_the_operators_limit_survives(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is 600 seconds by default: here the operator has two."""
+    monkeypatch.setattr(fo.config, "operator_timeout", 2)
+    operator = next(i for i in plugin.instances if i.name == "train")
+    params = {"epochs": 1000, "imgsz": 32, "batch": 2, "workers": 0, "device": "cpu", "plots": False}
+    request = {"dataset_name": coco.name, "params": params, "spaces": None}
+    begun = time.monotonic()
+    stream = operator.execute(ExecutionContext(request_params=request, executor=Executor(), operator_uri=operator.uri))
+    shown = [m.body for m in stream][-1]
+    assert time.monotonic() - begun < 20 and shown.params["results"]["unfinished"]
+    assert shown.params["outputs"]["type"]["properties"]["open_panel"]["view"]["params"]["name"] == "yoloseg_panel"
+    (job,) = background.active_jobs(coco)
+    while "epoch 2" not in job.status().label:  # it has only just begun, and goes on
+        assert job.status().active
+        time.sleep(0.1)
+    job.stop()
+    while job.status().active:
+        time.sleep(0.1)
+    assert "stopped on request" in job.status().result["summary"] and fy.runs(coco)[0].state == "stopped"
+
+
+def test_the_app_gets_progress_then_the_result(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     operator = next(i for i in plugin.instances if i.name == "convert")
+    monkeypatch.setattr(type(operator), "own_process", False)  # the process is tested elsewhere
 
     def messages(**params: Any) -> list[tuple[str, dict[str, Any]]]:
         request = {"dataset_name": coco.name, "params": params, "spaces": None}
@@ -202,8 +283,9 @@ def test_the_app_gets_progress_then_the_result(plugin: PluginContext, coco: Any,
     assert "no field 'nope'" in failed["results"]["error"]
 
 
-def test_the_check_has_a_button_for_each_view(plugin: PluginContext, coco: Any) -> None:
+def test_the_check_has_a_button_for_each_view(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     operator = next(i for i in plugin.instances if i.name == "check")
+    monkeypatch.setattr(type(operator), "own_process", False)
     request = {"dataset_name": coco.name, "params": {"save_views": True}, "spaces": None}
     stream = operator.execute(ExecutionContext(request_params=request, executor=Executor(), operator_uri=operator.uri))
     shown = [m.body for m in stream][-1]
@@ -254,8 +336,7 @@ def test_train_form_offers_to_watch_and_stop_what_runs(
     plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     job = background.BackgroundJob(tmp_path / "train-20260101-000000")
-    monkeypatch.setattr(background, "jobs_of", lambda folder, kind: [job])
-    monkeypatch.setattr(background.BackgroundJob, "status", lambda self: background.Status("running", 0.5, "epoch 3/6"))
+    monkeypatch.setattr(background, "active_jobs", lambda dataset, *kinds: {job: background.Status("running", 0.5, "epoch 3/6")})
     fields = form(plugin, "train", coco)
     assert fields["action"]["default"] == f"watch:{job.name}" and "epochs" not in fields
     assert "epoch 3/6" in str(fields["action"]["view"]["choices"])

@@ -1,0 +1,162 @@
+"""The panel without a browser: what it shows, what its buttons do, and how long its first paint takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+fo = pytest.importorskip("fiftyone")
+
+from fiftyone.operators.executor import ExecutionContext, Executor  # noqa: E402
+from made_runs import add_run  # noqa: E402
+
+import fiftyone_yoloseg as fy  # noqa: E402
+from fiftyone_yoloseg.bridge import background, job_register, jobs  # noqa: E402
+from fiftyone_yoloseg.bridge.worker import write_json  # noqa: E402
+from fiftyone_yoloseg.plugin.panel import YolosegPanel  # noqa: E402
+from fiftyone_yoloseg.plugin.panel_tabs import duration  # noqa: E402
+
+
+class Shown:
+    """What an event of the panel sent to the App."""
+
+    def __init__(self, dataset: Any, method: str = "on_load", state: dict[str, Any] | None = None, **params: Any) -> None:
+        panel = YolosegPanel()
+        panel.plugin_name = "@yoloseg/fiftyone"
+        request = {"panel_id": "p", "__method__": method, "panel_state": state or {}, **params}
+        name = dataset.name if dataset is not None else None
+        ctx = ExecutionContext({"dataset_name": name, "params": request}, executor=Executor(), operator_uri=panel.uri)
+        panel.execute(ctx)
+        self.messages = [(r.operator_uri, r.params) for r in ctx.executor._requests]
+        self.text = json.dumps(self.messages)
+
+    def data(self, path: str) -> Any:
+        values = self.sent("patch_panel_data")["data"] if "data" in self.sent("patch_panel_data") else self.sent("patch_panel_data")
+        for part in path.split("."):
+            values = values[part]
+        return values
+
+    def sent(self, operator: str) -> dict[str, Any]:
+        return next(params for uri, params in self.messages if uri.endswith(operator))
+
+
+@pytest.fixture
+def running(coco: Any, tmp_path: Path) -> background.BackgroundJob:
+    """A training that this process pretends to do."""
+    job = background.BackgroundJob(tmp_path / "train-20260101-000000")
+    job.folder.mkdir()
+    write_json(job.folder / "spec.json", {"job": "train", "params": {"dataset": coco.name}})
+    write_json(job.folder / "worker.json", {"pid": os.getpid(), "started": time.time()})
+    write_json(job.folder / "progress.json", {"share": 0.25, "label": "epoch 3/12 box 1.2", "memory": {"gpu": 3 << 30, "ram": 1 << 30}})
+    (job.folder / "log.txt").write_text("first line\nepoch 2/12: mask mAP 0.1\n")
+    job_register.enter("train", job.folder, coco.name)
+    return job
+
+
+def test_the_panel_says_what_there_is_not(coco: Any) -> None:
+    assert "No training yet" in Shown(coco).text and "#prompt_train" in Shown(coco).text
+    assert "Nothing to compare yet" in Shown(coco, state={"tab": "compare"}).text
+    assert "No evaluation yet" in Shown(coco, state={"tab": "evaluation"}).text
+    assert "No export yet" in Shown(coco, state={"tab": "export"}).text
+    assert Shown(coco, "prompt_train").sent("prompt_user_for_operation")["operator_uri"] == "@yoloseg/fiftyone/train"
+
+
+def test_runs_are_listed_and_the_clicked_one_is_drawn(coco: Any, tmp_path: Path) -> None:
+    add_run(coco, tmp_path, "first", epochs=40)
+    add_run(
+        coco,
+        tmp_path,
+        "second",
+        epochs=40,
+        done=12,
+        state="running",
+        process={"pid": 2**22 + 1, "started": 0, "host": socket.gethostname()},
+    )
+    shown = Shown(coco)
+    table = shown.data("runs_tab.runs")
+    assert [row[:3] for row in table["rows"]] == [["second", "interrupted", "12 of 40"], ["first", "done", "40 of 40"]]
+    assert table["selectedRows"] == [0] and "This training was interrupted" in shown.text and '"Resume"' in shown.text
+    keys = [run.key for run in fy.runs(coco)]
+    clicked = Shown(coco, "select", {"keys": keys}, row=1)
+    assert clicked.data("runs_tab.runs")["selectedRows"] == [1]
+    mask, box, best = clicked.data("runs_tab.curves.scores")
+    assert len(mask["x"]) == 40 and mask["name"] == "mask mAP" and box["y"][-1] > mask["y"][-1] and best["y"][0] == max(mask["y"])
+    assert '"x0": 30.5' in clicked.text and "no mosaic" in clicked.text  # where mosaic was switched off: before epoch 31
+    assert Shown(coco, "select", {"keys": keys}, row=7).data("runs_tab.runs")["selectedRows"] == [0]  # a table that is older than the runs
+    view = Shown(coco, "show", run="first", split="val").sent("set_view")["view"]
+    assert sorted(view[0]["kwargs"][0][1]) == sorted(fy.runs(coco)[1].sample_ids("val"))
+    assert "has no run" in Shown(coco, "show", run="third", split="val").sent("notify")["message"]
+
+
+def test_a_running_job_is_found_again_and_can_be_ended(coco: Any, tmp_path: Path, running: background.BackgroundJob) -> None:
+    add_run(coco, tmp_path, "live", epochs=12, done=2, job=running.name, state="running",
+            process={"pid": os.getpid(), "started": time.time() - 60, "host": socket.gethostname()})  # fmt: skip
+    shown = Shown(coco)  # a page that knows nothing yet
+    assert "epoch 3/12 box 1.2 - 3 min left - GPU 3.0 GB - RAM 1.0 GB" in shown.text and "mask mAP 0.1" in shown.text
+    assert shown.data("job_0") == {"progress_0": 0.25} and '"interval": 2000' in shown.text
+    assert shown.data("runs_tab.runs")["rows"][0][:3] == ["live", "running", "2 of 12"]
+    Shown(coco, "stop", job="../../etc")  # no job of that name
+    assert not (running.folder / "stop").exists()
+    stopping = Shown(coco, "stop", job=running.name)
+    assert (running.folder / "stop").exists() and "is stopping" in stopping.text and "#cancel" not in stopping.text
+    write_json(running.folder / "error.json", {"message": "out of memory\nits last lines:\nepoch 3"})
+    failed = Shown(coco)
+    assert "train failed" in failed.text and "out of memory" in failed.text and '"interval": 6000' in failed.text
+
+
+def test_evaluations_are_drawn_and_lead_to_views(coco: Any) -> None:
+    coco.clone_sample_field("ground_truth", "predictions")
+    for sample in coco:
+        for label in sample.predictions.detections:
+            label.confidence = 0.5
+        sample.save()
+    first = coco.first()
+    true = first.predictions.detections[0].label
+    first.predictions.detections[0].label = "unicorn"
+    first.save()
+    jobs.run("evaluate", jobs.view_params(coco, pred_field="predictions", gt_field="ground_truth", eval_key="eval", iou=0.5))
+    shown = Shown(coco, state={"tab": "evaluation"})
+    masks, boxes = shown.data("evaluation_tab.numbers_plots.sizes")
+    assert masks["name"] == "masks" and masks["y"][-1] > 0.8 and boxes["x"] == ["small", "medium", "large", "all"]
+    (heat,) = shown.data("evaluation_tab.confusion")
+    assert sum(map(sum, heat["customdata"])) >= coco.count("ground_truth.detections")
+    assert shown.data("evaluation_tab.numbers_plots.pr")[0]["name"] == "all classes"
+    view = Shown(coco, "show_verdict", evaluation="eval", verdict="fp").sent("set_view")["view"]
+    assert fo.DatasetView._build(coco, view).values("predictions.detections.label", unwind=True) == ["unicorn"]
+    said = Shown(coco, "show_confused", y=true, x="zebra crossing").sent("notify")
+    assert said["variant"] == "error" and f"no object of {true} was predicted as zebra crossing" in said["message"]
+
+
+def test_runs_are_compared_and_exports_judged(coco: Any, tmp_path: Path) -> None:
+    add_run(coco, tmp_path, "first", settings={"lr0": 0.01})
+    add_run(coco, tmp_path, "second", settings={"lr0": 0.02}, exports=[
+        {"format": "onnx", "path": "/x/best.onnx", "size_bytes": 13_100_000, "verified": True, "max_abs_error": {"scores": 3e-6}},
+        {"format": "tflite", "path": "/x/best.tflite", "size_bytes": 3_100_000, "verified": False, "max_abs_error": {"scores": 0.3}},
+    ])  # fmt: skip
+    shown = Shown(coco, state={"tab": "compare"})
+    rows = {row[0]: row[1:] for row in shown.data("compare_tab.differences")["rows"]}
+    assert rows["lr0"] == ["0.01", "0.02", ""] and rows["mAP50-95(M)"][2].startswith(("+", "-"))
+    assert [t["name"] for t in shown.data("compare_tab.overlay")] == ["first", "second"]
+    swapped = Shown(coco, state={"tab": "compare", "compare": {"first": "second", "second": "first"}})
+    assert ["lr0", "0.02", "0.01", ""] in swapped.data("compare_tab.differences")["rows"]
+    onnx, tflite = Shown(coco, state={"tab": "export"}).data("export_tab.exports")["rows"]
+    assert onnx == ["second", "onnx", "13.1 MB", "same answers", "scores 3e-06", "/x/best.onnx"] and tflite[3] == "NOT the same"
+
+
+def test_the_first_paint_of_fifty_runs_takes_less_than_a_second(coco: Any, tmp_path: Path) -> None:
+    for i in range(50):
+        add_run(coco, tmp_path, f"run{i}")
+    begun = time.perf_counter()
+    shown = Shown(coco)
+    assert time.perf_counter() - begun < 1
+    assert len(shown.data("runs_tab.runs")["rows"]) == 50 and len(shown.data("runs_tab.curves.scores")[0]["x"]) == 100
+
+
+def test_durations_are_said_as_people_do() -> None:
+    assert [duration(s) for s in (4.4, 89, 91, 5300, 36000)] == ["4 s", "89 s", "2 min", "88 min", "10 h"]
