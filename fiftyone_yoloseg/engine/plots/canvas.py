@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -50,13 +49,21 @@ def dress(axes: Axes, title: str, x: str, y: str, *, grid: bool = True) -> None:
 
 
 def save(made: Figure, path: Path) -> None:
-    """As PNG, whole or not at all."""
+    """As PNG, whole or not at all. Drawn once: savefig would draw it a first time to lay it out, and then again."""
     for text in made.findobj(Text):
         dress_text(text)
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"format": "png", "pil_kwargs": {"compress_level": 3}}
-    made.savefig(buffer, **options)
-    write_bytes(path, buffer.getvalue())
+    canvas = made.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    save_pixels(np.asarray(canvas.buffer_rgba())[..., :3], path)
+
+
+def save_pixels(image: npt.NDArray[np.uint8], path: Path) -> None:
+    """(H, W, 3) RGB as PNG, whole or not at all."""
+    ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    if not ok:
+        raise ValueError(f"{path}: a picture of {image.shape[1]} x {image.shape[0]} pixels cannot be encoded as PNG")
+    write_bytes(path, data.tobytes())
 
 
 def short(name: str, length: int = 18) -> str:

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from ...data.files import write_bytes
-from .canvas import short
+from .canvas import save_pixels, short
 from .fonts import font_for, usual_font
 
 Image = npt.NDArray[np.uint8]
@@ -107,10 +106,7 @@ def save_sheet(sections: Sequence[Section], path: Path) -> None:
     for row in rows:
         sheet[top : top + len(row), : row.shape[1]] = row
         top += len(row)
-    ok, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    if not ok:
-        raise ValueError(f"{path}: a sheet of {sheet.shape[1]} x {sheet.shape[0]} pixels cannot be encoded as PNG")
-    write_bytes(path, data.tobytes())
+    save_pixels(sheet, path)
 
 
 def _section(section: Section) -> Image:
