@@ -24,6 +24,7 @@ _PUBLIC = {
     "register_evaluation": "bridge.coco_evaluation",
     "compare": "bridge.compare",
     "error_types": "bridge.error_types",
+    "training_dynamics": "bridge.dynamics",
     "check": "bridge.check",
     "find_label_errors": "bridge.label_errors",
     "as_fiftyone": "bridge.fiftyone_model",
