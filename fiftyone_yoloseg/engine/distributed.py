@@ -26,6 +26,7 @@ from ..errors import ProcessError, SettingsError
 from ..nn.head import MASKS, REG_MAX, HeadOutput
 from ..nn.model import YOLOv8Seg
 from .devices import device_names, select_device
+from .shared_norm import SharedNorm, share_norms
 
 T = TypeVar("T")
 Forward = Callable[[Tensor], HeadOutput]
@@ -82,8 +83,11 @@ class World:
         """See `SegmentationLoss`."""
         return weight, count
 
-    def replicate(self, net: YOLOv8Seg, forward: Forward) -> Forward:
-        """The forward pass of training, whose backward pass adds up the gradients of all processes."""
+    def replicate(self, net: YOLOv8Seg, forward: Forward, sync_bn: bool = False) -> Forward:
+        """The forward pass of training, whose backward pass adds up the gradients of all processes.
+
+        sync_bn: the batch norms of `net` normalise with the statistics of all processes from now on.
+        """
         return forward
 
     def step(self, forward: Forward, update: bool) -> AbstractContextManager[None]:
@@ -105,8 +109,9 @@ class Processes(World):
         elif "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(cpus() // local_size, 1))
         cv2.setNumThreads(max(cpus() // local_size, 1))
-        backend = "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        if not dist.is_initialized():  # Ray has done that for its workers
+            backend = "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         self._talk: Any = dist.new_group(backend="gloo", timeout=TIMEOUT)
 
     def close(self) -> None:
@@ -146,10 +151,12 @@ class Processes(World):
         both = self.sum(torch.stack((weight, weight.new_tensor(count))))
         return both[0], both[1]
 
-    def replicate(self, net: YOLOv8Seg, forward: Forward) -> Forward:
+    def replicate(self, net: YOLOv8Seg, forward: Forward, sync_bn: bool = False) -> Forward:
+        if sync_bn:
+            share_norms(net, dist.new_group(timeout=TIMEOUT))  # one of its own: gradients are exchanged at the same time
         devices = [self.device] if self.device.type == "cuda" else None
         options: dict[str, Any] = {"device_ids": devices, SYNC_BUFFERS: False}
-        replica = DistributedDataParallel(_Heads(net, forward), **options)
+        replica = DistributedDataParallel(_Heads(net, forward, sync_bn), **options)
         replica.register_comm_hook(None, lambda _, bucket: _add_up(bucket.buffer()))
         return replica
 
@@ -159,7 +166,7 @@ class Processes(World):
         return contextlib.nullcontext() if update else quiet
 
     def share_statistics(self, net: nn.Module, images: int) -> None:
-        norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+        norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.training and not isinstance(m, SharedNorm)]
         buffers = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
         if not buffers:
             return
@@ -171,14 +178,17 @@ class Processes(World):
 
 
 class _Heads(nn.Module):
-    """The forward pass as a module, as DistributedDataParallel wants it; without images, an output that gives every weight a gradient of 0."""
+    """The forward pass as a module, as DistributedDataParallel wants it; without images, an output that gives every weight a gradient of 0.
 
-    def __init__(self, net: YOLOv8Seg, forward: Forward) -> None:
+    always: go through the network without images too, because the batch norms of the other processes wait for those of this one.
+    """
+
+    def __init__(self, net: YOLOv8Seg, forward: Forward, always: bool) -> None:
         super().__init__()
-        self.net, self._heads = net, forward
+        self.net, self._heads, self._always = net, forward, always
 
     def forward(self, images: Tensor) -> HeadOutput:
-        if len(images):
+        if len(images) or self._always:
             return self._heads(images)
         zero = torch.stack([p.sum() for p in self.net.parameters() if p.requires_grad]).sum() * 0
         shapes = (0, 4 * REG_MAX, 1), (0, self.net.nc, 1), (0, MASKS, 1), (0, MASKS, *(side // 4 for side in images.shape[2:]))
