@@ -14,7 +14,7 @@ from .data.load import load_data, one_class
 from .engine.checkpoint import NEW_MODEL, Checkpoint, load_checkpoint, new_checkpoint
 from .engine.metrics import Metrics
 from .engine.predictor import Predictor
-from .engine.sources import frames
+from .engine.sources import frames, image_files
 from .engine.trainer import TrainResult, train
 from .engine.validator import validate
 from .errors import CheckpointError, DataError, ExportError, SettingsError
@@ -166,11 +166,15 @@ class YOLO:
 
         source: path, URL, folder, glob, video, array (BGR, as from OpenCV), PIL image, or a list of these. stream: return an
         iterator that holds one batch in memory. Images of a folder or list that cannot be read are logged and left out.
+        With engine="ray" the source are image files, and the machines of a Ray cluster share them (docs/training.md).
         Raises DataError if the source is not there, or none of its images can be read.
         """
         wanted = parse(PredictSettings, settings)
         self._need_weights()
-        results = self._results(source, Predictor(self._backend(wanted), wanted))
+        if wanted.engine == "ray":
+            results = self._results_of_cluster(source, wanted)
+        else:
+            results = self._results(source, Predictor(self._backend(wanted), wanted))
         return results if stream else list(results)
 
     __call__ = predict
@@ -229,14 +233,39 @@ class YOLO:
         while batch := list(islice(stream, predictor.settings.batch)):
             good = [frame for frame in batch if not isinstance(frame, DataError)]
             for problem in (frame for frame in batch if isinstance(frame, DataError)):
-                show_log()
-                log.warning("left out: %s", problem)
+                _left_out(problem)
                 first = first or problem
             readable += len(good)
             for frame, found in zip(good, predictor.instances([f.image for f in good]), strict=True):
                 yield Results(frame.image, found, self.names, frame.name, frame.frame, predictor.watch.speed())
         if not readable and first is not None:
             raise DataError(f"none of the images can be read; the first: {first}")
+
+    def _results_of_cluster(self, source: Any, wanted: PredictSettings) -> Iterator[Results]:
+        from .engine.cluster.predict import predict_on_cluster
+
+        files, readable, first = image_files(source), 0, None
+        for file, (found, speed) in zip(files, predict_on_cluster(files, self._maker(wanted.half), wanted), strict=True):
+            if isinstance(found, DataError):
+                _left_out(found)
+                first = first or found
+                continue
+            readable += 1
+            yield Results(None, found, self.names, file, None, speed)
+        if not readable and first is not None:
+            raise DataError(f"none of the images can be read; the first: {first}")
+
+    def _maker(self, half: bool) -> Callable[[str], Backend]:
+        """Opens this model on another machine."""
+        from functools import partial
+
+        from .engine.cluster.predict import Network
+        from .runtime import load_backend
+
+        if self.checkpoint is not None:
+            return Network(self.checkpoint, half)
+        assert self.path is not None
+        return partial(load_backend, self.path.absolute())
 
     def _backend(self, wanted: DecodeSettings) -> Backend:
         from .runtime import open_backend, warn_of_floor
@@ -267,3 +296,8 @@ def _restored(state: dict[str, Any]) -> YOLO:
     model = YOLO.__new__(YOLO)
     model.__dict__.update(state, _backends={}, _fiftyone=None)
     return model
+
+
+def _left_out(problem: DataError) -> None:
+    show_log()
+    log.warning("left out: %s", problem)

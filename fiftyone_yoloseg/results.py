@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .data.images import read_image
 from .geometry import masks as mask_ops
 from .geometry.polygons import mask_outline_parts
 from .types import CropMask, Instances, Names
@@ -72,20 +73,20 @@ class Masks:
 class Results:
     """Objects found in one image, by falling confidence.
 
-    orig_img: (H, W, 3) uint8 BGR.  orig_shape: (H, W).  path: file, URL or number of the image; frame: of a video.
+    orig_img: (H, W, 3) uint8 BGR, read from `path` at its first use where another machine has predicted.  orig_shape: (H, W).  path: file, URL or number of the image; frame: of a video.
     speed: milliseconds of preprocess, inference and postprocess, mean over the images so far.
     """
 
     def __init__(
         self,
-        image: npt.NDArray[np.uint8],
+        image: npt.NDArray[np.uint8] | None,
         instances: Instances,
         names: Names,
         path: str,
         frame: int | None = None,
         speed: dict[str, float] | None = None,
     ) -> None:
-        self._rgb, self.instances, self.names, self.path, self.frame = image, instances, names, path, frame
+        self._image, self.instances, self.names, self.path, self.frame = image, instances, names, path, frame
         self.orig_shape = (instances.height, instances.width)
         self.boxes = Boxes(instances)
         self.masks = Masks(instances.masks, *self.orig_shape)
@@ -93,7 +94,9 @@ class Results:
 
     @property
     def orig_img(self) -> npt.NDArray[np.uint8]:
-        return np.ascontiguousarray(self._rgb[..., ::-1])
+        if self._image is None:
+            self._image = read_image(Path(self.path))
+        return np.ascontiguousarray(self._image[..., ::-1])
 
     def __len__(self) -> int:
         return len(self.instances)

@@ -59,6 +59,24 @@ class DeviceSettings(Settings):
         return data
 
 
+class ClusterSettings(DeviceSettings):
+    """What a cluster can compute as well."""
+
+    engine: Literal["local", "ray"] = Field(
+        "local", description="where to compute: local, or ray, on the cluster that RAY_ADDRESS names (see docs/training.md)"
+    )
+    ray_workers: int | None = Field(
+        None, ge=1, description="processes on that cluster; one a GPU if not given, without GPUs one a machine (engine=ray only)"
+    )
+
+    @field_validator("ray_workers")
+    @classmethod
+    def _workers_of_ray(cls, workers: int | None, info: ValidationInfo) -> int | None:
+        if workers is not None and info.data.get("engine") == "local":
+            raise ValueError("it counts the processes of engine=ray: give that too, or leave this out")
+        return workers
+
+
 class DecodeSettings(DeviceSettings):
     """How raw outputs become objects."""
 
@@ -77,7 +95,7 @@ class DecodeSettings(DeviceSettings):
     )
 
 
-class PredictSettings(DecodeSettings):
+class PredictSettings(DecodeSettings, ClusterSettings):
     """Prediction on images, folders, videos or a FiftyOne view."""
 
     imgsz: ImageSize | None = Field(None, description="input size: one number or height,width; the model's own size if not given")
@@ -103,7 +121,7 @@ class ValSettings(DecodeSettings):
     exist_ok: bool = Field(False, description="write into an existing run folder of that name")
 
 
-class TrainSettings(DeviceSettings):
+class TrainSettings(ClusterSettings):
     """Training. The defaults are the YOLOv8-seg recipe."""
 
     data: Path | None = Field(
@@ -136,8 +154,15 @@ class TrainSettings(DeviceSettings):
     amp: Precision = Field(True, description="mixed precision: true (fp16 on a GPU, none on the CPU), false, fp16 (GPU only) or bf16")
     channels_last: bool = Field(True, description="keep images and weights in the memory order that convolutions like best")
     compile: bool = Field(False, description="compile the network with torch.compile; an error where that is not possible")
+    sync_bn: bool = Field(
+        False,
+        description="several devices: normalise with the statistics of the whole batch, as one device would, instead of each with its own share",
+    )
     freeze: Count = Field(0, le=22, description="keep the first n layers as they are")
     single_cls: bool = Field(False, description="treat all classes as one")
+    dynamics: Count = Field(
+        0, description="every n epochs, record how well each training object is found, for fy.training_dynamics; 0: never"
+    )
     plots: bool = Field(True, description="draw pictures into the run folder: batches, labels, curves, confusions, predictions")
     loggers: LoggerNames | None = Field(None, description="also log to these: tensorboard, mlflow, wandb (offline), with commas between")
 
@@ -208,6 +233,13 @@ class TrainSettings(DeviceSettings):
         if _switch(data.get("rect")) is True:
             data.setdefault("mosaic", 0.0)
         return data
+
+    @field_validator("sync_bn")
+    @classmethod
+    def _norms_uncompiled(cls, sync_bn: bool, info: ValidationInfo) -> bool:
+        if sync_bn and info.data.get("compile"):
+            raise ValueError("processes cannot talk inside of a compiled network: leave out sync_bn or compile")
+        return sync_bn
 
     @field_validator("rect")
     @classmethod

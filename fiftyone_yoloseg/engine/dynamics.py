@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +67,15 @@ class Dynamics:
         return np.where(self.found.any(0), first, 0)
 
 
+_NAMES = tuple(field.name for field in fields(Dynamics))
+
+
 def read_dynamics(folder: Path) -> Dynamics:
     """Raises DataError if the run has no such file, or it is damaged."""
     path = folder / FILE
     try:
-        with np.load(path, allow_pickle=False) as content:
-            found = Dynamics(*(content[name] for name in Dynamics.__slots__))
+        with np.load(path) as content:  # which reads no pickles
+            found = Dynamics(*(content[name] for name in _NAMES))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file: train with dynamics=1, or another number of epochs between two observations") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -118,9 +121,7 @@ class Observer:
     def _write(self) -> None:
         images = np.array([r.source_id or str(r.path.absolute()) for r in self._records], str)
         epochs, iou, confidence = (np.array([row[k] for row in self._rows]) for k in range(3))
-        table: dict[str, Any] = dict(
-            zip(Dynamics.__slots__, (epochs, images, self._image, self._index, self._label, iou, confidence), strict=True)
-        )
+        table: dict[str, Any] = dict(zip(_NAMES, (epochs, images, self._image, self._index, self._label, iou, confidence), strict=True))
         content = io.BytesIO()
         np.savez_compressed(content, **table)
         write_bytes(self._path, content.getvalue())

@@ -67,7 +67,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class Failure:
     """kind: name of a class of UserError. lost: the process only misses another one. silent: it ended without a word."""
 
     rank: int
@@ -76,6 +76,14 @@ class _Failure:
     lost: bool = False
     silent: bool = False
     trace: str = ""
+
+
+def error_of(found: Sequence[Failure]) -> UserError:
+    """The error of the failure that the others follow from."""
+    cause = next((f for f in found if f.silent), None) or next((f for f in found if not f.lost), found[0])
+    ours.debug("%s", cause.trace)
+    error: UserError = getattr(errors, cause.kind).__new__(getattr(errors, cause.kind), cause.message)
+    return error
 
 
 def launch(devices: Sequence[str], task: Task, argument: Any, handle: Handle) -> Any:
@@ -144,7 +152,7 @@ class _Ranks:
         self._finished = True
         return results[0]
 
-    def _cause(self, first: _Failure, running: dict[Connection, tuple[int, Connection]]) -> UserError:
+    def _cause(self, first: Failure, running: dict[Connection, tuple[int, Connection]]) -> UserError:
         """Of all failures that come in now, the one that the others follow from."""
         found, start = [first], time.monotonic()
         while running:
@@ -163,12 +171,9 @@ class _Ranks:
                         found.append(self._gone(rank))
                 else:
                     found += [value] if kind == FAILED else []
-        cause = next((f for f in found if f.silent), None) or next((f for f in found if not f.lost), first)
-        ours.debug("%s", cause.trace)
-        error: UserError = getattr(errors, cause.kind).__new__(getattr(errors, cause.kind), cause.message)
-        return error
+        return error_of(found)
 
-    def _gone(self, rank: int) -> _Failure:
+    def _gone(self, rank: int) -> Failure:
         """A process that ended without a word."""
         process = self._processes[rank]
         process.join(FAREWELL)
@@ -178,7 +183,7 @@ class _Ranks:
             how = f"was killed by {signal.Signals(-code).name}"
             if -code == signal.SIGKILL:
                 how += " (by hand, or because the memory was used up)"
-        return _Failure(rank, f"{_name(rank, self.devices)} {how}; the others were ended", silent=True)
+        return Failure(rank, f"{_name(rank, len(self.devices), self.devices[rank])} {how}; the others were ended", silent=True)
 
     def end(self) -> None:
         """Wait for those that have done their work; end all others, with all that they started."""
@@ -211,7 +216,7 @@ def _run(
     ours.setLevel(level)
     ours.propagate = False
     if rank == 0:
-        ours.addHandler(_ToParent(link))
+        ours.addHandler(ToParent(link))
     mute = "ignore:resource_tracker"  # what cleans up after a killed process would print its warning below our message
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), mute]))
     if sys.platform == "linux":
@@ -224,7 +229,7 @@ def _run(
         world.close()
     except BaseException as error:  # noqa: BLE001 - whatever ends this process, its parent must hear of it
         with contextlib.suppress(OSError):  # the parent is gone
-            link.tell(FAILED, _failure(rank, devices, error))
+            link.tell(FAILED, failure_of(rank, len(devices), devices[rank], error))
         sys.stderr.flush()
         os._exit(1)  # leaving in order could wait for the others
 
@@ -238,26 +243,27 @@ def _end_with_parent(alive: Connection) -> None:
     os._exit(1)
 
 
-def _failure(rank: int, devices: Sequence[str], error: BaseException) -> _Failure:
+def failure_of(rank: int, size: int, place: str, error: BaseException) -> Failure:
+    """What is left of an error on its way out of a process."""
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, UserError):
-        return _Failure(rank, str(error), type(error).__name__, trace=trace)
+        return Failure(rank, str(error), type(error).__name__, trace=trace)
     last = traceback.extract_tb(error.__traceback__)[-1]
     reason = (str(error).strip().splitlines() or [""])[0][:300]
     where = f"{Path(last.filename).name}:{last.lineno}"
-    return _Failure(
+    return Failure(
         rank,
-        f"{_name(rank, devices)} failed: {type(error).__name__}: {reason} ({where}); the others were ended",
+        f"{_name(rank, size, place)} failed: {type(error).__name__}: {reason} ({where}); the others were ended",
         lost=lost(error),
         trace=trace,
     )
 
 
-def _name(rank: int, devices: Sequence[str]) -> str:
-    return f"process {rank} ({devices[rank]}) of {len(devices)}"
+def _name(rank: int, size: int, place: str) -> str:
+    return f"process {rank} ({place}) of {size}"
 
 
-class _ToParent(logging.handlers.QueueHandler):
+class ToParent(logging.handlers.QueueHandler):
     def __init__(self, link: Link) -> None:
         super().__init__(None)  # type: ignore[arg-type]
         self.link = link

@@ -102,6 +102,8 @@ class Predictor:
     def __init__(self, backend: Backend, settings: DecodeSettings | None = None, scores: Collection[Score] = ()) -> None:
         settings = settings or PredictSettings()
         self.backend = backend
+        if isinstance(settings, PredictSettings) and settings.engine != "local":
+            raise SettingsError(f"engine={settings.engine}: YOLO.train, fy.train and YOLO.predict can do that, this cannot: leave it out")
         self.settings = settings if isinstance(settings, PredictSettings) else PredictSettings(**settings.model_dump())
         self.scores = tuple(scores)
         self.size = input_size(backend.info, self.settings.imgsz)

@@ -62,12 +62,44 @@ def frames(source: Any, vid_stride: int = 1) -> Iterator[Frame | DataError]:
         raise DataError(f"source is a {type(source).__name__}: give a path, URL, folder, glob, video, array, PIL image, or a list of these")
 
 
+def image_files(source: Any) -> list[str]:
+    """The paths of the images of a file, folder, glob, or list of these, as `frames` names them; nothing is read. Raises DataError for other sources."""
+    if isinstance(source, (list, tuple)) and source:
+        listed: list[str] = []
+        for item in source:
+            single = isinstance(item, (str, Path)) and Path(item).suffix.lower() in IMAGE_SUFFIXES
+            listed += [str(item)] if single else image_files(item)  # one that is not there loses only itself
+        return listed
+    if (
+        not isinstance(source, (str, Path))
+        or str(source).startswith(("http://", "https://"))
+        or Path(source).suffix.lower() in VIDEO_SUFFIXES
+    ):
+        raise DataError(
+            f"engine=ray takes image files: a path, folder, glob, or a list of these; not {type(source).__name__} {str(source)[:100]!r}"
+        )
+    files = _files_of(str(source))
+    return [str(Path(source).expanduser())] if files is None else [str(file) for file in files]
+
+
 def _from_text(source: str, vid_stride: int) -> Iterator[Frame | DataError]:
-    if not source:
-        raise DataError("source is an empty text")
     if source.startswith(("http://", "https://")):
         yield Frame(_from_url(source), source)
         return
+    files = _files_of(source)
+    path = Path(source).expanduser()
+    if files is not None:
+        yield from _from_files(files)
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
+        yield from _from_video(path, vid_stride)
+    else:
+        yield Frame(read_image(path), str(path))
+
+
+def _files_of(source: str) -> list[Path] | None:
+    """The images of a folder or glob; None for a single file, which is there. Raises DataError."""
+    if not source:
+        raise DataError("source is an empty text")
     try:
         path = Path(source).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -79,20 +111,16 @@ def _from_text(source: str, vid_stride: int) -> Iterator[Frame | DataError]:
         files = list_images(path)
         if not files:
             raise DataError(f"{path}: no images in this folder (of the types {', '.join(sorted(IMAGE_SUFFIXES))})")
-        yield from _from_files(files)
-    elif is_file:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from _from_video(path, vid_stride)
-        else:
-            yield Frame(read_image(path), str(path))
-    elif glob.has_magic(source):
+        return files
+    if is_file:
+        return None
+    if glob.has_magic(source):
         found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
         matches = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES]
         if not matches:
             raise DataError(f"{source}: no image matches")
-        yield from _from_files(matches)
-    else:
-        raise DataError(f"{source}: no such file or folder")
+        return matches
+    raise DataError(f"{source}: no such file or folder")
 
 
 def _from_files(files: list[Path]) -> Iterator[Frame | DataError]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 log = logging.getLogger(__name__)
-FREE = frozenset({"device", "workers", "cache", "cache_gb", "data"})
+FREE = frozenset({"device", "engine", "ray_workers", "workers", "cache", "cache_gb", "data"})
 """Settings that a resumed run may change: they do not change its numbers (data: only where the same images are)."""
 UNUSED = frozenset({"resume", "project", "name", "exist_ok"})
 
@@ -57,7 +57,7 @@ def resumed_settings(checkpoint: Checkpoint, given: TrainSettings) -> TrainSetti
     if other:
         listing = ", ".join(f"{k}={getattr(given, k)} (the run has {getattr(own, k)})" for k in other)
         raise SettingsError(f"resume=true goes on with the run's own settings: leave out {listing}; or start a new run, without resume")
-    return parse(TrainSettings, {**checkpoint.train_args, "device": None, **free, "resume": True})
+    return parse(TrainSettings, {**checkpoint.train_args, "device": None, "engine": "local", "ray_workers": None, **free, "resume": True})
 
 
 def fingerprint(records: Sequence[ImageRecord]) -> dict[str, Any]:

@@ -15,20 +15,21 @@ from torch import nn
 
 from ..config import TrainSettings, ValSettings
 from ..data.loaders import train_loader
-from ..errors import DataError, Stopped, UserError
+from ..errors import DataError, SettingsError, Stopped, UserError
 from ..nn.loss import Losses, SegmentationLoss, WholeBatch
 from ..nn.model import YOLOv8Seg
 from ..types import Batch, ImageRecord, Instances, ModelInfo, Names, ProgressFn, SegmentationData
 from .checkpoint import Checkpoint, load_checkpoint
 from .devices import compiled, compiling, device_names, loader_workers, precision, select_device
 from .distributed import World, by_torchrun, joined
+from .dynamics import Observer
 from .events import EpochInfo, Listeners, RunEnd, TrainingListener, calm_phase, default_listeners
 from .memory import with_batch
 from .metrics import Metrics
 from .optim import Average, Schedule, build_optimizer, resolve
 from .prepare import choose_splits, image_cache, run_folder, starting_network
 from .runlog import Pace, ResultsCsv, write_yaml
-from .session import Job, train_here, train_on
+from .session import Job, train_here, train_on, train_on_cluster
 from .state import Position, fingerprint, keep, keep_stopped, restore, resumed_settings, strip
 from .stopping import StopRequests
 from .summary import conclude, describe
@@ -76,6 +77,7 @@ def train(
     folder do the same: the run is saved as it is, and can be resumed from there. listeners are told what happens, beside those of
     settings.plots and settings.loggers.
     With several devices in settings.device, one new process each trains; progress, should_stop and listeners are called in this one.
+    With settings.engine="ray" they are workers of a Ray cluster, and the same holds.
     Under torchrun, this is one of the processes: the first of them calls these and writes; each returns the result.
     Raises DataError without training or validation images, ProcessError if one of several processes is killed.
     """
@@ -85,15 +87,20 @@ def train(
     last = checkpoint.path if settings.resume else None
     if last and list(names.values()) != list(checkpoint.names.values()):
         raise DataError(f"{data.origin}: its classes are not those of the run {last}: start a new run from that checkpoint, without resume")
-    devices = [] if by_torchrun() else device_names(settings.device)
+    cluster, devices = settings.engine == "ray", [] if by_torchrun() else device_names(settings.device)
+    if cluster and by_torchrun():
+        raise SettingsError("engine=ray: Ray starts the processes itself: start this without torchrun")
     several = len(devices) > 1
     asked = progress or (lambda share, label: None), should_stop or (lambda: False)
-    with joined("cpu" if several else settings.device) as world:
+    with joined("cpu" if several or cluster else settings.device) as world:
         told = Listeners([*default_listeners(settings), *listeners] if world.main else [])
         with run_folder(settings, last, world) as folder:
             job = Job(checkpoint, names, training, validation, settings, folder, data.origin)
             try:
-                result, found = train_on(devices, job, told, *asked) if several else train_here(job, world, told, *asked)
+                if cluster:
+                    result, found = train_on_cluster(job, told, *asked)
+                else:
+                    result, found = train_on(devices, job, told, *asked) if several else train_here(job, world, told, *asked)
             except BaseException as error:
                 told.on_run_failed(error)
                 raise
@@ -146,7 +153,8 @@ class Trainer:
         decay = settings.weight_decay * settings.batch * self.schedule.accumulate / self.recipe.nbs
         self.optimizer = build_optimizer(self.net, self.recipe, decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.forward = self.world.replicate(self.net, compiled(self.net) if settings.compile else self.net.heads)
+        forward = compiled(self.net) if settings.compile else self.net.heads
+        self.forward = self.world.replicate(self.net, forward, settings.sync_bn)
         self.loss = self._loss_of(self.net, self.world.whole_batch)
 
         self.at, self.best_fitness, self.best_epoch = Position(mean=torch.zeros(4, device=self.device)), -math.inf, 0
@@ -158,6 +166,7 @@ class Trainer:
             self.started -= checkpoint.train["seconds"]
         self.first_epoch = self.at.epoch
         self.results = ResultsCsv(folder / "results.csv", self.first_epoch + 1, self.world.main)
+        self.observer = Observer(self, training) if settings.dynamics else None
         self.pace = Pace()
         if self.world.main:
             write_yaml(folder / "args.yaml", settings.model_dump(mode="json"))
@@ -195,6 +204,8 @@ class Trainer:
                             "epoch %d/%d: box %.3f seg %.3f cls %.3f dfl %.3f, box mAP %.3f, mask mAP %.3f",
                             epoch + 1, self.schedule.epochs, *losses, metrics.box.map, metrics.seg.map,
                         )  # fmt: skip
+                    if self.observer and (last or (epoch + 1) % s.dynamics == 0):
+                        self.observer.observe(epoch + 1, self.stop.check)
                 except Stopped:
                     keep_stopped(self)
                     stopped = True

@@ -128,7 +128,9 @@ class Predict(JobOperator):
         missing = form.flag(
             "resume", "Only what is missing", "Leave out samples that this model, with these settings, has predicted before"
         )
-        settings = form.settings(PredictSettings, ("conf", "imgsz", "batch", "device"), hidden=("vid_stride",), suggested={"batch": 8})
+        settings = form.settings(
+            PredictSettings, ("conf", "imgsz", "batch", "device"), hidden=("vid_stride", "engine", "ray_workers"), suggested={"batch": 8}
+        )
         scores = _SCORE_NAMES.get(scores, scores)
         return view_params(view, model=model, label_field=field, overwrite=overwrite, resume=missing or None, scores=scores, **settings)
 

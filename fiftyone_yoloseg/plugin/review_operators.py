@@ -60,7 +60,12 @@ class Review(JobOperator):
             options["uncertain_below"] = form.number(
                 "uncertain_below", "Uncertain below", "Confidence of a proposal, from 0 to 1", 0.5, check_share
             )
-            options |= form.settings(PredictSettings, ("conf", "imgsz", "batch", "device"), hidden=("vid_stride",), suggested={"batch": 8})
+            options |= form.settings(
+                PredictSettings,
+                ("conf", "imgsz", "batch", "device"),
+                hidden=("vid_stride", "engine", "ray_workers"),
+                suggested={"batch": 8},
+            )
         elif action in ("accept", "reject"):
             view = self.objects(ctx, form, view, field)
             if action == "accept":

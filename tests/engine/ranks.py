@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fiftyone_yoloseg.engine.distributed import World
 from fiftyone_yoloseg.engine.launch import Link
+
+
+def differs(a: dict[str, Any], b: dict[str, Any]) -> float:
+    """The largest difference of two gradients, as a share of the largest entry of the tensor."""
+    assert a.keys() == b.keys() and len(a) > 100
+    return max(float(np.abs(a[k] - b[k]).max() / max(np.abs(a[k]).max(), 1e-3)) for k in a)
 
 
 def examine(world: World, link: Link | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +84,67 @@ def examine(world: World, link: Link | None, given: dict[str, Any]) -> dict[str,
     return result
 
 
+def normalise_together(world: World, given: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Two steps in training mode with sync_bn: losses, gradients, running statistics. In the second a process may have no image."""
+    from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
+    from fiftyone_yoloseg.engine.trainer import Trainer
+
+    checkpoint, settings = load_checkpoint(given["checkpoint"]), given["settings"].model_copy(update={"sync_bn": True})
+    trainer = Trainer(checkpoint, checkpoint.names, given["training"], [], settings, Path(given["folder"]), "", None, world)
+    trainer.net.train()
+    found = []
+    for batch in list(trainer.loader)[1:]:
+        with world.step(trainer.forward, True):
+            losses = world.sum(trainer._backward(batch))
+        gradients = {k: p.grad.numpy().copy() for k, p in trainer.net.named_parameters() if p.grad is not None}
+        trainer.optimizer.zero_grad()
+        found.append((losses.numpy(), gradients, {k: v.numpy().copy() for k, v in trainer.net.named_buffers()}))
+    return found
+
+
+def decide(world: World, given: dict[str, Any]) -> dict[str, Any]:
+    """What all processes have to decide alike, though they see different things."""
+    from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
+    from fiftyone_yoloseg.engine.trainer import Trainer
+    from fiftyone_yoloseg.errors import UserError
+
+    checkpoint, settings = load_checkpoint(given["checkpoint"]), given["settings"].model_copy(update={"epochs": 3, "val": False})
+    last = world.rank == world.size - 1
+    (Path(given["folder"]) / "weights").mkdir(exist_ok=True)
+
+    def trainer(**changes: Any) -> Trainer:
+        wanted, records, folder = settings.model_copy(update=changes), given["training"][:4], Path(given["folder"])
+        return Trainer(checkpoint, checkpoint.names, records, [], wanted, folder, "", None, world)
+
+    result: dict[str, Any] = {}
+    limited = trainer(time=1.0)
+    if not last:
+        limited.started -= 3000  # room for one epoch; the clock of the last process says that there is room for all
+    result["epochs"] = world.gather(limited.run(lambda share, label: None, lambda: False).epochs)
+
+    broken = trainer()
+    if last:
+        sound = broken._backward
+        broken._backward = lambda batch: sound(batch) * math.nan  # type: ignore[method-assign]
+    try:
+        broken.run(lambda share, label: None, lambda: False)
+        said = "nothing"
+    except UserError as error:
+        said = str(error)
+    result["said"] = world.gather(said)
+    result["steps"] = world.gather(broken.at.step)
+    return result
+
+
+def all_of_it(world: World, link: Link | None, given: dict[str, Any]) -> dict[str, Any]:
+    """In one start of the processes."""
+    return {
+        "examined": examine(world, link, given),
+        "normalised": normalise_together(world, given),
+        "decided": decide(world, given) if world.size > 1 else None,
+    }
+
+
 def fail(world: World, link: Link, how: str) -> None:
     """The last process fails; the others wait for it."""
     from fiftyone_yoloseg.errors import DataError
@@ -85,6 +155,12 @@ def fail(world: World, link: Link, how: str) -> None:
             raise DataError("a.png: cannot be read")
         raise ZeroDivisionError("one / nothing")
     world.any(False)
+
+
+def wait_to_be_killed(world: World, link: Link, _: None) -> None:
+    if world.rank == 1:
+        link.tell("pid", os.getpid())
+    world.any(False) if world.main else time.sleep(1000)
 
 
 def wait(world: World, link: Link, _: None) -> None:

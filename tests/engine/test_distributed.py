@@ -16,7 +16,7 @@ import psutil
 import pytest
 import ranks
 import torch
-from small_runs import At, fresh, options, rows
+from small_runs import At, found_again, fresh, options, rows
 
 from fiftyone_yoloseg.config import TrainSettings, parse
 from fiftyone_yoloseg.data.synthetic import write_synthetic
@@ -25,11 +25,9 @@ from fiftyone_yoloseg.engine.devices import device_names, loader_workers, select
 from fiftyone_yoloseg.engine.distributed import World, by_torchrun, check_batch, joined
 from fiftyone_yoloseg.engine.events import EpochInfo, RunEnd, RunInfo, TrainingListener
 from fiftyone_yoloseg.engine.launch import launch
-from fiftyone_yoloseg.engine.predictor import Predictor
-from fiftyone_yoloseg.engine.torch_backend import TorchBackend
 from fiftyone_yoloseg.engine.trainer import train
 from fiftyone_yoloseg.errors import DataError, ProcessError, SettingsError
-from fiftyone_yoloseg.types import Batch, ImageRecord, InstanceRecord, SegmentationData
+from fiftyone_yoloseg.types import Batch, SegmentationData
 
 TWO = ["cpu", "cpu"]
 CPU = torch.device("cpu")
@@ -43,24 +41,8 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> SegmentationData:
 
 
 @pytest.fixture(scope="module")
-def found_again(nine: SegmentationData, lively_checkpoint: Checkpoint) -> list[ImageRecord]:
-    """The validation images, labelled with some of what the network finds, so that it has something to be right about."""
-    from fiftyone_yoloseg.config import PredictSettings
-    from fiftyone_yoloseg.data.images import read_image
-
-    predictor = Predictor(TorchBackend(lively_checkpoint.net, lively_checkpoint.info, CPU), PredictSettings(conf=0.2))
-    records = []
-    for i, record in enumerate(nine.splits["val"]):
-        (found,) = predictor.instances([read_image(record.path)])
-        kept = [InstanceRecord(int(c), m, m.box) for c, m in list(zip(found.classes, found.masks, strict=True))[i % 3 :: 2] if m.w and m.h]
-        records.append(replace(record, instances=tuple(kept)))
-    assert sum(len(r.instances) for r in records) > 10
-    return records
-
-
-@pytest.fixture(scope="module")
-def one_and_two(
-    nine: SegmentationData, found_again: list[ImageRecord], lively_file: Path, tmp_path_factory: pytest.TempPathFactory
+def everything(
+    nine: SegmentationData, lively_checkpoint: Checkpoint, lively_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What one process and what two make of the same."""
     folder = tmp_path_factory.mktemp("examined")
@@ -70,19 +52,24 @@ def one_and_two(
     order = np.random.default_rng((settings.seed, 0)).permutation(9)
     bare = {int(i) for i in order[5:8:2]}  # what the second process gets of the second batch
     training = [replace(r, instances=()) if i in bare else r for i, r in enumerate(nine.splits["train"])]
-    given = {"checkpoint": lively_file, "settings": settings, "folder": folder, "training": training, "validation": found_again}
+    given = {
+        "checkpoint": lively_file,
+        "settings": settings,
+        "folder": folder,
+        "training": training,
+        "validation": found_again(lively_checkpoint, nine.splits["val"]),
+    }
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return ranks.examine(World(CPU), None, given), launch(TWO, ranks.examine, given, lambda kind, value: None)
+        return ranks.all_of_it(World(CPU), None, given), launch(TWO, ranks.all_of_it, given, lambda kind, value: None)
     finally:
         torch.set_num_threads(before)
 
 
-def differs(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """The largest difference of two gradients, as a share of the largest entry of the tensor."""
-    assert a.keys() == b.keys() and len(a) > 100
-    return max(float(np.abs(a[k] - b[k]).max() / max(np.abs(a[k]).max(), 1e-3)) for k in a)
+@pytest.fixture
+def one_and_two(everything: tuple[dict[str, Any], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return everything[0]["examined"], everything[1]["examined"]
 
 
 def test_gradients_and_losses_are_those_of_the_whole_batch(one_and_two: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -92,18 +79,37 @@ def test_gradients_and_losses_are_those_of_the_whole_batch(one_and_two: tuple[di
     for (losses, gradients), (summed, exchanged) in zip(one["steps"], two["steps"], strict=True):
         assert np.isfinite(losses).all() and losses.min() > 0 and max(np.abs(g).max() for g in gradients.values()) > 1e-2
         np.testing.assert_allclose(summed, losses, rtol=1e-5)
-        assert differs(gradients, exchanged) < 1e-5
+        assert ranks.differs(gradients, exchanged) < 1e-5
 
 
 def test_gradients_that_wait_are_saved_whole(one_and_two: tuple[dict[str, Any], dict[str, Any]]) -> None:
     one, two = one_and_two
-    assert differs(one["accumulated"], two["accumulated"]) < 1e-5
-    assert differs(one["accumulated"], one["steps"][1][1]) > 1e-2, "the first batch counts"
+    assert ranks.differs(one["accumulated"], two["accumulated"]) < 1e-5
+    assert ranks.differs(one["accumulated"], one["steps"][1][1]) > 1e-2, "the first batch counts"
 
 
 def test_statistics_are_common(one_and_two: tuple[dict[str, Any], dict[str, Any]]) -> None:
     first, second = one_and_two[1]["statistics"]
     assert first == second and len(first) > 1000
+
+
+def test_batch_norms_in_training_can_be_those_of_the_whole_batch(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Losses, gradients and running statistics with sync_bn, also where one process has no image."""
+    one, two = (found["normalised"] for found in everything)
+    assert len(one) == 2
+    for (losses, gradients, statistics), (summed, exchanged, common) in zip(one, two, strict=True):
+        np.testing.assert_allclose(summed, losses, rtol=1e-4)
+        assert ranks.differs(gradients, exchanged) < 1e-3
+        assert statistics.keys() == common.keys() and len(statistics) > 100
+        for name, value in statistics.items():
+            np.testing.assert_allclose(common[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_time_and_a_loss_that_is_no_number_are_common_decisions(everything: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    decided = everything[1]["decided"]
+    assert decided["epochs"] == [1, 1], "by the clock of the first process"
+    assert decided["said"][0] == decided["said"][1] and decided["said"][0].startswith("the loss became [nan, nan, nan, nan] in epoch 1")
+    assert decided["steps"] == [1, 1], "both at once"
 
 
 def test_shared_validation_gives_the_same_metrics(one_and_two: tuple[dict[str, Any], dict[str, Any]]) -> None:
