@@ -244,6 +244,8 @@ class YOLO:
     def _results_of_cluster(self, source: Any, wanted: PredictSettings) -> Iterator[Results]:
         from .engine.cluster.predict import predict_on_cluster
 
+        for name in {"runtime", "threads", "providers"} & wanted.model_fields_set:
+            raise SettingsError(f"{name}={getattr(wanted, name)}: is for engine=local; leave it out with engine=ray")
         files, readable, first = image_files(source), 0, None
         for file, (found, speed) in zip(files, predict_on_cluster(files, self._maker(wanted.half), wanted), strict=True):
             if isinstance(found, DataError):
