@@ -184,7 +184,8 @@ class LoopStep(foo.Operator):
         return types.Property(inputs)
 
     def execute(self, ctx: Any) -> Result:
-        step, params = ctx.params["step"], ctx.params["loop"]
+        given = ctx.request_params["params"]  # in a pipeline, ctx.params stays that of the pipeline
+        step, params = given["step"], given["loop"]
         if step == "start":
             job = background.start("loop", params, defaults.work_dir(ctx.dataset) / "jobs")
             ctx.ops.notify(f"{job.name} runs in a process of its own", variant="info")
