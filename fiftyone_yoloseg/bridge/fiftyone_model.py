@@ -69,7 +69,7 @@ class YOLOSegModel(fom.Model, fom.EmbeddingsMixin, fom.TorchModelMixin, fom.Supp
     def __init__(self, model: Any, **settings: Any) -> None:
         wanted = parse(PredictSettings, settings).model_copy(update={"batch": _ALL})
         self._wanted = wanted
-        self._predictor = Predictor(open_backend(model, wanted.device, wanted.half)[0], wanted)
+        self._predictor = Predictor(open_backend(model, wanted)[0], wanted)
         self.config = YOLOSegModelConfig()
         self._preprocess = True
 

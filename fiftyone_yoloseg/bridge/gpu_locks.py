@@ -25,7 +25,8 @@ def gpus(device: str | None) -> list[str]:
 
     from ..engine.devices import device_names, select_device
 
-    found = [select_device(name) for name in device_names(device) or [None]]
+    named: list[str | None] = [*device_names(device)] or [None]
+    found = [select_device(name) for name in named]
     return [str(torch.cuda.get_device_properties(d).uuid) for d in found if d.type == "cuda"]
 
 

@@ -65,7 +65,7 @@ def loop_step(step: str, params: dict[str, Any], progress: ProgressFn, should_st
         trained = run_registry.maker(view, params["options"]["predict"]["model"])
         if trained and (unseen := trained.sample_ids("val")):
             view = view.select(unseen)
-    own = {key: params[key] for key in ("job", "share_gpu") if key in params}
+    own: dict[str, Any] = {key: params[key] for key in ("job", "share_gpu") if key in params}
     return run(step, {**view_params(view, **options), **own}, progress, should_stop)
 
 

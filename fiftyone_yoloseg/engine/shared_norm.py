@@ -52,9 +52,7 @@ class _Normalize(torch.autograd.Function):
     """Ioffe and Szegedy, "Batch Normalization" (2015); statistics of parts are put together as in Chan et al. (1979)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, group: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         channels = x.shape[1]
         count = x.numel() // channels
         variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0) if count else (x.new_zeros(channels).float(),) * 2
@@ -73,7 +71,7 @@ class _Normalize(torch.autograd.Function):
         return y.to(x.dtype), mean, variance, total
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale, total = ctx.saved_tensors
         normal, dy = (x - _wide(mean)) * _wide(scale), dy.float()
         own = torch.stack((dy.sum((0, 2, 3)), (dy * normal).sum((0, 2, 3))))

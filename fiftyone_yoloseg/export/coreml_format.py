@@ -128,7 +128,9 @@ def _program(ct: Any, job: ExportJob, old: bool) -> Any:
     ops = MilOps(mb)
 
     # macOS 12, iOS 15; the older kind: macOS 10.15, iOS 13
-    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 3, *job.info.imgsz))], opset_version=ct.target.iOS13 if old else ct.target.iOS15)
+    target = ct.target.iOS13 if old else ct.target.iOS15
+
+    @mb.program(input_specs=[mb.TensorSpec(shape=(1, 3, *job.info.imgsz))], opset_version=target)  # type: ignore[untyped-decorator]
     def program(image: Any) -> tuple[Any, Any]:  # the argument's name is the input's
         found = features(job.net, ops, image)
         return _decode(mb, job.net, found, job.info.imgsz), mb.identity(x=found.protos, name="output1")

@@ -89,7 +89,8 @@ def _sides(message: Any) -> list[int]:
 def _activation(message: Any, x: list[Tensor], _: list[Tensor]) -> Tensor:
     kind = message.WhichOneof("NonlinearityType")
     if kind == "linear":
-        return x[0] * message.linear.alpha + message.linear.beta
+        scaled: Tensor = x[0] * message.linear.alpha + message.linear.beta
+        return scaled
     if kind != "sigmoid":
         raise ExportError(f"the interpreter of Core ML neural networks does not know the activation {kind}")
     return x[0].sigmoid()

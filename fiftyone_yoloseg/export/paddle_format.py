@@ -80,7 +80,7 @@ def _layer(paddle: Any, job: ExportJob) -> Any:
     """The network as a paddle.nn.Layer with its weights."""
     ops = PaddleOps(paddle)
 
-    @paddle.jit.not_to_static  # its loops and tests are about the network, not about values: run them, don't translate them
+    @paddle.jit.not_to_static  # type: ignore[untyped-decorator]  # its loops and tests are about the network, not about values: run them, don't translate them
     def answer(images: Any, dynamic: bool) -> tuple[Any, Any]:
         found = features(job.net, ops, images)
         anchors, strides = _dynamic_anchors(paddle, found) if dynamic else _static_anchors(paddle, job.info.imgsz)

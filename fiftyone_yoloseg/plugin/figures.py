@@ -56,7 +56,7 @@ def overlay(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 def sizes(coco: Mapping[str, Mapping[str, Any]]) -> Figure:
     """AP of masks and boxes by the size of objects. COCO says -1 where there are none of a size."""
     names = {"AP_small": "small", "AP_medium": "medium", "AP_large": "large", "AP": "all"}
-    traces = []
+    traces: list[dict[str, Any]] = []
     for kind, title, colour in (("segm", "masks", BLUE), ("bbox", "boxes", ORANGE)):
         if kind in coco:
             values = [coco[kind][key] if coco[kind][key] >= 0 else None for key in names]

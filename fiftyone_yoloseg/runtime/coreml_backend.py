@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class CoreMLBackend:
 
     def __init__(self, path: Path, device: str | None = None, threads: int | None = None) -> None:
         """device: "cpu" for the CPU alone, None for whatever Core ML finds fastest. threads: Core ML decides."""
-        if sys.platform != "darwin":
+        if platform.system() != "Darwin":
             raise CheckpointError(
                 f"{path}: Core ML models run on a Mac only; here use the .pt it was made from, or export that with format=onnx or openvino"
             )

@@ -111,4 +111,5 @@ def _real(value: npt.NDArray[Any], detail: dict[str, Any]) -> Tensor:
     scale, zero = detail["quantization"]
     if not scale:
         return torch.from_numpy(value.copy())
-    return (torch.from_numpy(value).float() - zero) * scale
+    real: Tensor = (torch.from_numpy(value).float() - zero) * scale
+    return real

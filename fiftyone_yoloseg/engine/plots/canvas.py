@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,8 +53,8 @@ def save(made: Figure, path: Path) -> None:
     """As PNG, whole or not at all. Drawn once: savefig would draw it a first time to lay it out, and then again."""
     for text in made.findobj(Text):
         dress_text(text)
-    canvas = made.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
+    assert isinstance(made.canvas, FigureCanvasAgg)
+    canvas: Any = made.canvas
     canvas.draw()
     save_pixels(np.asarray(canvas.buffer_rgba())[..., :3], path)
 
