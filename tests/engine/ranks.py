@@ -102,6 +102,25 @@ def normalise_together(world: World, given: dict[str, Any]) -> list[tuple[Any, .
     return found
 
 
+def few_norms(world: World) -> dict[str, Any]:
+    """Gradients and running statistics of three batch norms over four images, of which the processes have three and one."""
+    import torch
+    from torch import nn
+
+    from fiftyone_yoloseg.engine.shared_norm import share_norms
+
+    torch.manual_seed(0)
+    net = nn.Sequential(*(layer for i in (3, 8, 8) for layer in (nn.Conv2d(i, 8, 3, bias=False), nn.BatchNorm2d(8, 1e-3, 0.03), nn.SiLU())))
+    images, wanted = torch.randn(4, 3, 16, 16), torch.randn(4, 8, 10, 10)
+    mine = slice(None)
+    if world.size > 1:
+        share_norms(net, None)
+        mine = slice(0, 3) if world.main else slice(3, 4)
+    ((net(images[mine]) - wanted[mine]) ** 2).sum().backward()
+    gradients = {name: world.sum(p.grad).numpy() for name, p in net.named_parameters() if p.grad is not None}
+    return gradients | {name: b.double().numpy() for name, b in net.named_buffers()}
+
+
 def decide(world: World, given: dict[str, Any]) -> dict[str, Any]:
     """What all processes have to decide alike, though they see different things."""
     from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
@@ -140,6 +159,7 @@ def all_of_it(world: World, link: Link | None, given: dict[str, Any]) -> dict[st
     """In one start of the processes."""
     return {
         "examined": examine(world, link, given),
+        "few norms": few_norms(world),
         "normalised": normalise_together(world, given),
         "decided": decide(world, given) if world.size > 1 else None,
     }
