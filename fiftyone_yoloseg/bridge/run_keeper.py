@@ -53,12 +53,13 @@ class RunKeeper(TrainingListener):
         if earlier:  # it is resumed, or wrote into its folder once more
             self.key = earlier.key
             if run.settings.resume:
-                del facts["settings"]  # it goes on with its own
+                for own in ("settings", "model", "origin"):  # it goes on with its own
+                    del facts[own]
             amend(self.view._dataset, self.key, **facts)
             return
         taken = {r.name for r in known}  # runs of several projects may have folders of one name
         name = next(n for i in range(1, len(taken) + 2) if (n := run.dir.name if i == 1 else f"{run.dir.name}_{i}") not in taken)
-        self.key = memory.remember(self.view, "train", name, **facts, metrics={}, exports=[])
+        self.key = memory.remember(self.view, "train", name, **facts, metrics={})
         dataset = self.view._dataset
         ids = {split: [r.source_id for r in records] for split, records in self.splits.items()}
         dataset.save_run_results(self.key, dataset.init_run_results(self.key, samples_by_split=ids))

@@ -8,7 +8,6 @@ What a run remembers beside what `runs.remember` was always told (JSON-able, in 
     data       a split: number of images, hash of images and of labels (`engine.state.fingerprint`)
     versions   of this package, FiftyOne, torch and Python; sha256: of best.pt
     calm       {"epoch", "what"}: from which epoch on augmentation is milder; null if it never is
-    exports    list of export reports
 
 The ids of its samples, by split, are the run's results: FiftyOne keeps them apart, in GridFS, and they are read only when they are asked for.
 """
@@ -29,6 +28,7 @@ import fiftyone.core.odm as foo
 
 from ..config import TrainSettings, parse
 from ..errors import UserError
+from . import runs as memory
 from .background import living
 
 KEY = "metrics/mAP50-95(M)"
@@ -176,13 +176,19 @@ def find(dataset: Any, name: str) -> Run:
     raise UserError(f"'{dataset._dataset.name}' has no run '{name}'; there are {', '.join(r.name for r in known) or 'none'}")
 
 
+def exports(dataset: Any) -> list[tuple[str | None, dict[str, Any]]]:
+    """(name of the training, report) of every export of a model on this dataset, newest first; no name for models of elsewhere."""
+    return [(facts.get("training"), facts["report"]) for facts in memory.recall(dataset, "export") if "report" in facts]
+
+
 def maker(dataset: Any, model: str | Path | None) -> Run | None:
     """The run that made a model file: one of its checkpoints, something in its folder, or one of its exports."""
     if model is None:
         return None
     path = Path(model).expanduser().absolute()
+    exported = {name for name, report in exports(dataset) if name and str(path) == report["path"]}
     for run in runs(dataset):
-        if path.is_relative_to(run.dir) or any(str(path) == e.get("path") for e in run.facts.get("exports") or []):
+        if path.is_relative_to(run.dir) or run.name in exported:
             return run
     return None
 

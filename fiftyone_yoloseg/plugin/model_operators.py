@@ -151,7 +151,8 @@ class Export(JobOperator):
         )
         fields = defaults.truth_first(view, cached_fields(view))
         choices = {NO_LABELS: "No labels: compare outputs only", **field_choices(fields)}
-        field = form.choice("label_field", "Labels", "To compare the mAP of artifact and network on", choices, next(iter(choices)))
+        labelled = next((f.name for f in fields if f.masks), NO_LABELS)
+        field = form.choice("label_field", "Labels", "To compare the mAP of artifact and network on", choices, labelled)
         settings = form.settings(ExportSettings, ("imgsz", "dynamic", "half", "int8"), hidden=("output", "format", "data"))
         output = form.text("output", "Write to", "Full path; beside the checkpoint if empty", None, check_folder)
         if output:

@@ -76,7 +76,7 @@ class YolosegPanel(foo.Panel):
         elif tab == "evaluation":
             panel_tabs.evaluation_tab(body, inner, ctx.dataset, state, self._calls)
         else:
-            panel_tabs.export_tab(body, inner, overview, self._calls)
+            panel_tabs.export_tab(body, inner, run_registry.exports(ctx.dataset), self._calls)
 
     @property
     def _calls(self) -> dict[str, Any]:

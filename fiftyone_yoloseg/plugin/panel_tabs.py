@@ -221,18 +221,18 @@ def evaluation_tab(page: types.Object, data: Data, dataset: Any, state: Mapping[
     plot(page, data, None, "confusion", (traces, layout), on_click=calls["show_confused"])
 
 
-def export_tab(page: types.Object, data: Data, overview: Overview, calls: Calls) -> None:
-    rows = [(run, e) for run in overview.runs for e in run.facts.get("exports") or []]
+def export_tab(page: types.Object, data: Data, rows: Sequence[tuple[str | None, Mapping[str, Any]]], calls: Calls) -> None:
+    """rows: see `run_registry.exports`."""
     page.btn("export", "Export a model", icon="ios_share", variant="outlined", on_click=calls["prompt_export"])
     if not rows:
         empty(page, "No export yet", "Each export is compared with the torch model on images of this dataset; the verdict stands here.")
         return
     shown = []
-    for run, e in rows:
-        errors = e.get("max_abs_error") or {}
-        worst = ", ".join(f"{name} {value:.2g}" for name, value in errors.items()) if isinstance(errors, dict) else f"{errors:.2g}"
-        verdict = "same answers" if e.get("verified") else "NOT the same"
-        shown.append([run.name, e["format"], f"{e.get('size_bytes', 0) / 1e6:.1f} MB", verdict, worst or "-", str(e["path"])])
+    for name, report in rows:
+        worst = ", ".join(f"{output} {value:.2g}" for output, value in report["max_abs_error"].items())
+        exact = not (report["half"] or report["int8"])
+        verdict = "not verified here" if report["verdict"] == "unverified" else "same answers" if exact else "within its limits"
+        shown.append([name or "-", report["format"], f"{report['size_bytes'] / 1e6:.1f} MB", verdict, worst or "-", report["path"]])
     columns = {"run": "Run", "format": "Format", "size": "Size", "verdict": "Verdict", "worst": "Largest difference", "path": "File"}
     table(page, data, "exports", columns, shown)
 

@@ -38,7 +38,7 @@ def test_a_job_runs_detached_and_reports(coco: Any, tmp_path: Path) -> None:
     assert all(0 <= share <= 1 for share, _ in seen)
     assert background.jobs_of(coco, "convert") == [job] == background.jobs_of(coco) and background.jobs_of(coco, "train") == []
     (record,) = job_register.records(coco)
-    assert record["state"] == "completed" and record["result"]["summary"] == result["summary"] and record["progress"]["memory"]["ram"] > 1e7
+    assert record["state"] == "completed" and record["result"]["summary"] == result["summary"]
     assert record["owner"]["host"] == socket.gethostname() and record["payload"] == {"folder": str(job.folder)}
 
 

@@ -170,17 +170,17 @@ def test_a_killed_process_loses_nothing_that_was_written(dataset: Any, lively_fi
 
 
 def test_a_folder_is_a_model_with_a_hash_too(tmp_path: Path, lively_file: Path) -> None:
-    from fiftyone_yoloseg.bridge.models import _sha256
+    from fiftyone_yoloseg.bridge.models import file_sha256
 
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "a.bin").write_bytes(b"1")
-    first = _sha256(folder)
-    assert first == _sha256(folder) and first is not None
+    first = file_sha256(folder)
+    assert first == file_sha256(folder) and first is not None
     (folder / "sub" / "a.bin").write_bytes(b"2")
-    assert _sha256(folder) != first
+    assert file_sha256(folder) != first
     _, source = open_backend(lively_file, "cpu")
-    assert source.sha256 == _sha256(lively_file)
+    assert source.sha256 == file_sha256(lively_file)
 
 
 def test_refusals(dataset: Any, lively_file: Path) -> None:

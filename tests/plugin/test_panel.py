@@ -17,7 +17,7 @@ from fiftyone.operators.executor import ExecutionContext, Executor  # noqa: E402
 from made_runs import add_run  # noqa: E402
 
 import fiftyone_yoloseg as fy  # noqa: E402
-from fiftyone_yoloseg.bridge import background, job_register, jobs  # noqa: E402
+from fiftyone_yoloseg.bridge import background, job_register, jobs, runs  # noqa: E402
 from fiftyone_yoloseg.bridge.worker import write_json  # noqa: E402
 from fiftyone_yoloseg.plugin.panel import YolosegPanel  # noqa: E402
 from fiftyone_yoloseg.plugin.panel_tabs import duration  # noqa: E402
@@ -133,20 +133,31 @@ def test_evaluations_are_drawn_and_lead_to_views(coco: Any) -> None:
     assert said["variant"] == "error" and f"no object of {true} was predicted as zebra crossing" in said["message"]
 
 
-def test_runs_are_compared_and_exports_judged(coco: Any, tmp_path: Path) -> None:
+def test_runs_are_compared_and_exports_judged(coco: Any, tmp_path: Path, lively_file: Path) -> None:
     add_run(coco, tmp_path, "first", settings={"lr0": 0.01})
-    add_run(coco, tmp_path, "second", settings={"lr0": 0.02}, exports=[
-        {"format": "onnx", "path": "/x/best.onnx", "size_bytes": 13_100_000, "verified": True, "max_abs_error": {"scores": 3e-6}},
-        {"format": "tflite", "path": "/x/best.tflite", "size_bytes": 3_100_000, "verified": False, "max_abs_error": {"scores": 0.3}},
-    ])  # fmt: skip
+    add_run(coco, tmp_path, "second", settings={"lr0": 0.02})
+    report = {
+        "format": "engine",
+        "path": "/x/best.engine",
+        "size_bytes": 3_100_000,
+        "verdict": "unverified",
+        "max_abs_error": {},
+        "half": False,
+    }
+    runs.remember(coco, "export", "second_best.engine", training="second", report={**report, "int8": False})
+    # a real one, as the operator makes it
+    exported = fy.YOLO(lively_file).export(format="torchscript", imgsz=64, output=tmp_path / "best.torchscript")
+    made = json.loads(exported.with_name(exported.name + ".report.json").read_text())
+    runs.remember(coco, "export", "best.torchscript", training=None, report=made)
     shown = Shown(coco, state={"tab": "compare"})
     rows = {row[0]: row[1:] for row in shown.data("compare_tab.differences")["rows"]}
     assert rows["lr0"] == ["0.01", "0.02", ""] and rows["mAP50-95(M)"][2].startswith(("+", "-"))
     assert [t["name"] for t in shown.data("compare_tab.overlay")] == ["first", "second"]
     swapped = Shown(coco, state={"tab": "compare", "compare": {"first": "second", "second": "first"}})
     assert ["lr0", "0.02", "0.01", ""] in swapped.data("compare_tab.differences")["rows"]
-    onnx, tflite = Shown(coco, state={"tab": "export"}).data("export_tab.exports")["rows"]
-    assert onnx == ["second", "onnx", "13.1 MB", "same answers", "scores 3e-06", "/x/best.onnx"] and tflite[3] == "NOT the same"
+    rows = {row[1]: row for row in Shown(coco, state={"tab": "export"}).data("export_tab.exports")["rows"]}
+    assert rows["engine"] == ["second", "engine", "3.1 MB", "not verified here", "-", "/x/best.engine"]
+    assert rows["torchscript"][0] == "-" and rows["torchscript"][3] == "same answers" and "boxes_px" in rows["torchscript"][4]
 
 
 def test_the_first_paint_of_fifty_runs_takes_less_than_a_second(coco: Any, tmp_path: Path) -> None:
