@@ -40,7 +40,7 @@ def execute(fiftyone_db: Any, tmp_path: Path) -> Any:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "yoloseg").symlink_to(REPO)
     before, fo.config.plugins_dir = fo.config.plugins_dir, str(tmp_path / "plugins")
-    yield lambda name, dataset, **params: foo.execute_operator(URI + name, dataset=dataset, params=params)
+    yield lambda operator, dataset, /, **params: foo.execute_operator(URI + operator, dataset=dataset, params=params)
     fo.config.plugins_dir = before
 
 
@@ -60,7 +60,7 @@ def test_manifest_and_registered_operators_agree(plugin: PluginContext) -> None:
     assert plugin.errors == [] and plugin.name == "@yoloseg/fiftyone"
     definition = plugin.plugin_definition
     assert [i.uri for i in plugin.instances] == [URI + name for name in definition.operators]
-    assert sorted(definition.operators) == sorted(o().config.name for o in (*OPERATORS, *METRICS))
+    assert sorted(definition.operators) == sorted([*(o().config.name for o in (*OPERATORS, *METRICS)), "yoloseg_panel"])
     for operator in plugin.instances[: len(OPERATORS)]:
         config = operator.config
         assert config.label.startswith("YOLO-seg: ") and config.icon and len(config.description) > 30
@@ -93,7 +93,7 @@ def test_the_plugin_is_light_and_works_where_the_repository_was_only_downloaded(
         "print(len(c.instances), c.errors, 'torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code, str(REPO)], cwd="/", capture_output=True, text=True, timeout=120)
-    assert out.stdout.strip().splitlines()[-1:] == [f"{len(OPERATORS) + len(METRICS)} [] False"], out.stderr
+    assert out.stdout.strip().splitlines()[-1:] == [f"{len(OPERATORS) + len(METRICS) + 1} [] False"], out.stderr
 
 
 def test_forms_suggest_what_the_dataset_says(plugin: PluginContext, coco: Any) -> None:
