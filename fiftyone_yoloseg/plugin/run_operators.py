@@ -59,8 +59,7 @@ class ManageRuns(JobOperator):
             form.refuse(f"'{chosen.name}' is under way: stop it first", "running")
         options["files"] = form.flag("files", "And its files", f"Checkpoints and plots in {chosen.dir}. This cannot be undone")
         if options["files"] and not form.flag("sure", "Yes, delete these files", "Labels that it predicted stay"):
-            form.problems["sure"] = "confirm that its files shall be deleted"
-            form.inputs.view("unsure", types.Notice(label="Confirm that the files shall be deleted"), invalid=True)
+            form.refuse("confirm that its files shall be deleted", "unsure")
 
     def applies(self, action: str, run: Run, known: dict[str, Run]) -> bool:
         return {"compare": len(known) > 1, "resume": run.resumable}.get(action, True)
