@@ -2,7 +2,7 @@
 # # Does choosing pay? Active learning against random choice
 #
 # Images are labelled in rounds. In one run `select_to_label` chooses the next ones - uncertain, unlike the rest, of rare classes -, in the other they are drawn by chance. Both
-# train with the same settings after each round and are scored on the same held-out images. About fifteen minutes on two cores.
+# train with the same settings after each round and are scored on the same held-out images.
 #
 # One run of each says little: differences of a few hundredths come and go with the seed. Raise SEEDS for an answer.
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # From COCO json to a deployed OpenVINO model
 #
-# You have images and a COCO json with instances, and want masks on a machine that has neither FiftyOne nor torch's training code to run. About four minutes on two cores.
+# You have images and a COCO json with instances, and want masks on a machine that has neither FiftyOne nor torch's training code to run.
 
 # %%
 import os

@@ -4,7 +4,7 @@
 # A person labels ten images. A model is trained on them, chooses the images that it would learn most from, and proposes their objects; the person accepts, corrects or
 # rejects, and the next round begins. What counts is how many objects the person had to touch.
 #
-# The person is simulated here, by the known truth. About ten minutes on two cores. With a real person, the cell "a person decides" is the App: see docs/review.md.
+# The person is simulated here, by the known truth. With a real person, the cell "a person decides" is the App: see docs/review.md.
 
 # %%
 import os

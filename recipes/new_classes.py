@@ -2,7 +2,7 @@
 # # Fine-tune a checkpoint on new classes
 #
 # You have a model of discs and squares, and now there are rings. Starting from the checkpoint keeps all weights that fit, those of known classes included, and says what
-# does not fit. About five minutes on two cores.
+# does not fit.
 
 # %%
 import os
