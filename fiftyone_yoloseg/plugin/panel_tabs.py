@@ -138,8 +138,10 @@ def run_details(page: types.Object, data: Data, run: Run, calls: Calls) -> None:
     else:
         epochs = int(run.facts["epochs"]) if run.facts.get("epochs") else None
         grid = page.h_stack("curves", gap=1, componentsProps=_SIDE_BY_SIDE)
-        plot(grid, data, "curves", "scores", figures.scores(history, panel_data.best_epoch(history), run.facts.get("calm"), epochs))
-        plot(grid, data, "curves", "losses", figures.losses(history, run.facts.get("calm"), epochs))
+        plot(
+            grid, data, "curves", "scores", run.key, figures.scores(history, panel_data.best_epoch(history), run.facts.get("calm"), epochs)
+        )
+        plot(grid, data, "curves", "losses", run.key, figures.losses(history, run.facts.get("calm"), epochs))
     page.md(
         f"Checkpoint `{run.best}`  \nWeights began as: {run.facts.get('origin', run.facts.get('model', 'unknown'))}", name="details_files"
     )
@@ -175,7 +177,7 @@ def compare_tab(page: types.Object, data: Data, overview: Overview, state: Mappi
                 description="Then the difference of their mAP says little: evaluate both on the same samples.",
             ),
         )
-    plot(page, data, None, "overlay", figures.overlay({run.name: run.history() for run in (first, second)}))
+    plot(page, data, None, "overlay", f"{first.key}_{second.key}", figures.overlay({run.name: run.history() for run in (first, second)}))
 
 
 def evaluation_tab(page: types.Object, data: Data, dataset: Any, state: Mapping[str, Any], calls: Calls) -> None:
@@ -212,13 +214,13 @@ def evaluation_tab(page: types.Object, data: Data, dataset: Any, state: Mapping[
             views.btn(f"kind_{i}", name, icon="visibility", variant="outlined", on_click=calls["show_saved"], params={"view": name})
     if shown["coco"]:
         grid = page.h_stack("numbers_plots", gap=1, componentsProps=_SIDE_BY_SIDE)
-        plot(grid, data, "numbers_plots", "sizes", figures.sizes(shown["coco"]))
+        plot(grid, data, "numbers_plots", "sizes", key, figures.sizes(shown["coco"]))
         if shown["pr"]:
-            plot(grid, data, "numbers_plots", "pr", figures.precision_recall(shown["recall"], shown["pr"]))
+            plot(grid, data, "numbers_plots", "pr", key, figures.precision_recall(shown["recall"], shown["pr"]))
     traces, layout = figures.confusion(*shown["confusion"])
     layout["height"] = min(800, 160 + 22 * len(shown["confusion"][0]))
     page.md("Click a cell to see its objects.", name="confusion_hint")
-    plot(page, data, None, "confusion", (traces, layout), on_click=calls["show_confused"])
+    plot(page, data, None, "confusion", key, (traces, layout), on_click=calls["show_confused"])
 
 
 def export_tab(page: types.Object, data: Data, rows: Sequence[tuple[str | None, Mapping[str, Any]]], calls: Calls) -> None:
@@ -247,8 +249,9 @@ def table(page: types.Object, data: Data, name: str, columns: Mapping[str, str],
     data[name] = {"columns": list(columns), "rows": [list(row) for row in rows], "selectedRows": selected}
 
 
-def plot(page: types.Object, data: Data, place: str | None, name: str, figure: figures.Figure, **events: Any) -> None:
-    traces, layout = figure
+def plot(page: types.Object, data: Data, place: str | None, name: str, of: str, figure: figures.Figure, **events: Any) -> None:
+    """of: what is shown. It is part of the plot's name, because FiftyOne merges the data of one name: a longer curve's end would stay behind a shorter one."""
+    (traces, layout), name = figure, f"{name}_{of}"
     page.plot(name, layout=layout, config=figures.CONFIG, **events)
     (data if place is None else data.setdefault(place, {}))[name] = traces
 

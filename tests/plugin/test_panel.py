@@ -39,7 +39,9 @@ class Shown:
     def data(self, path: str) -> Any:
         values = self.sent("patch_panel_data")["data"] if "data" in self.sent("patch_panel_data") else self.sent("patch_panel_data")
         for part in path.split("."):
-            values = values[part]
+            values = values[
+                next(name for name in values if name == part or name.startswith(f"{part}_"))
+            ]  # a plot's name ends in what it shows
         return values
 
     def sent(self, operator: str) -> dict[str, Any]:
