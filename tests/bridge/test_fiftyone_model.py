@@ -137,7 +137,7 @@ def test_the_zoo(source: str, dataset: Any, lively_file: Path) -> None:
     model = foz.load_zoo_model(name, checkpoint=str(lively_file), conf=0.05)
     assert isinstance(model, fom.Model) and model.media_type == "image"
     dataset.apply_model(model, label_field="zoo", num_workers=2, batch_size=2)  # FiftyOne's module of our folder is unknown to workers
-    fy.predict(dataset, lively_file, "ours", conf=0.05, device="cpu", batch=1)
+    fy.predict(dataset, lively_file, "ours", conf=0.05, device="cpu", batch=2)
     assert summary(dataset, "zoo") == summary(dataset, "ours") and dataset.count("zoo.detections")
     with pytest.raises(SettingsError, match="give checkpoint="):
         foz.load_zoo_model(name)

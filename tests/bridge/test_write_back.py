@@ -179,7 +179,7 @@ def test_a_folder_is_a_model_with_a_hash_too(tmp_path: Path, lively_file: Path) 
     assert first == file_sha256(folder) and first is not None
     (folder / "sub" / "a.bin").write_bytes(b"2")
     assert file_sha256(folder) != first
-    _, source = open_backend(lively_file, "cpu")
+    _, source = open_backend(lively_file)
     assert source.sha256 == file_sha256(lively_file)
 
 

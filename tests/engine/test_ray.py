@@ -135,7 +135,7 @@ def test_a_dead_worker_ends_the_training(cluster: Any, eight: SegmentationData, 
         match=r"^process 1 of 2 on the Ray cluster has died \(killed, out of memory, or its machine was lost\); the others were ended$",
     ):
         launch(cluster, TWO, ranks.wait_to_be_killed, None, kill)
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 150, "not the timeout of the process group"
 
 
 def test_storage_that_a_machine_does_not_see(cluster: Any, eight: SegmentationData, tmp_path: Path) -> None:
