@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from ..config import ConvertSettings, parse
 from ..data.dataset_yaml import write_dataset_yaml
 from ..data.files import folder_lock, write_text
+from ..data.processes import Workers
 from ..data.yolo_labels import RowStyle
 from ..errors import DataError, FidelityError, SettingsError, Stopped
 from ..types import ProgressFn
@@ -27,7 +29,7 @@ from .conversion.media import Names
 from .conversion.pages import write_pages
 from .conversion.report import ConversionReport
 from .conversion.scores import store_scores
-from .conversion.work import Done, Setup, Task, Workers
+from .conversion.work import WORTH_PROCESSES, Done, Setup, Task, work
 from .label_attributes import OWN
 from .objects import RawSample, Reader
 from .plan import Plan, make_plan
@@ -129,8 +131,8 @@ class _Conversion:
         report, done = self.report, 0
         stream = self.plan.raw()
         chunks = iter(lambda: [self._task(split, sample) for split, sample in islice(stream, _CHUNK)], [])
-        with Workers(self.setup, self.plan.samples) as workers:
-            for finished in workers.each(chunks):
+        with Workers("converted samples", worth=self.plan.samples >= WORTH_PROCESSES) as workers:
+            for _, finished in workers.each(partial(work, setup=self.setup), ((None, chunk) for chunk in chunks)):
                 self._stop_if_asked(done)
                 self._count(finished)
                 done += len(finished)
@@ -211,8 +213,8 @@ def _clean_up(out: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(out)
-    for partial in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _replace(temporary: Path, out: Path) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from .. import errors
-from ..data.processes import context, without_main
+from ..data.processes import context, end_with_parent, without_main
 from ..errors import UserError
 from .devices import select_device
 from .distributed import Processes, World, lost, only_main_speaks
@@ -211,7 +211,7 @@ def _run(
     rank, devices, port, level = place
     if hasattr(os, "setsid"):
         os.setsid()
-    threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(alive,), daemon=True).start()
     link = Link(up, down)
     ours.setLevel(level)
     ours.propagate = False
@@ -232,15 +232,6 @@ def _run(
             link.tell(FAILED, failure_of(rank, len(devices), devices[rank], error))
         sys.stderr.flush()
         os._exit(1)  # leaving in order could wait for the others
-
-
-def _end_with_parent(alive: Connection) -> None:
-    """Nothing is ever sent here: reading ends when the other side is gone."""
-    with contextlib.suppress(EOFError, OSError):
-        alive.recv()
-    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
 
 
 def failure_of(rank: int, size: int, place: str, error: BaseException) -> Failure:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import errors
-from ..data.processes import context, without_main
+from ..data.processes import context, end_with_parent, without_main
 from ..errors import ExportError, Stopped, UserError
 from ..types import ProgressFn
 
@@ -102,7 +102,7 @@ def _live(
     """The life of the process."""
     if hasattr(os, "setsid"):
         os.setsid()
-    threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(alive,), daemon=True).start()
     os.chdir(place)  # multiprocessing has gone to where the program was started
     tempfile.tempdir = str(folder.absolute())
     with printed.open("wb") as file:
@@ -130,15 +130,6 @@ def _live(
     sys.stderr.flush()
     told.close()
     os._exit(0)  # toolchains crash or hang when they are taken down in order
-
-
-def _end_with_parent(alive: Connection) -> None:
-    """Nothing is ever sent here: reading ends when the other side is gone."""
-    with contextlib.suppress(EOFError, OSError):
-        alive.recv()
-    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
 
 
 def _end(process: BaseProcess) -> None:

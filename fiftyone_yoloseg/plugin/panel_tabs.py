@@ -113,23 +113,12 @@ def run_details(page: types.Object, data: Data, run: Run, calls: Calls) -> None:
         )
     row = page.h_stack("run_buttons", gap=1, componentsProps=_ROW)
     params = {"run": run.name}
-    row.btn(
-        "show_train",
-        "Show what it trained on",
-        icon="visibility",
-        variant="outlined",
-        on_click=calls["show"],
-        params={**params, "split": "train"},
-    )
-    if (run.facts.get("images") or {}).get("val"):
-        row.btn(
-            "show_val",
-            "Show what it was validated on",
-            icon="visibility",
-            variant="outlined",
-            on_click=calls["show"],
-            params={**params, "split": "val"},
-        )
+    for split, what in (("train", "trained"), ("val", "was validated")):
+        if (run.facts.get("images") or {}).get(split):
+            row.btn(
+                f"show_{split}", f"Show what it {what} on", icon="visibility", variant="outlined", on_click=calls["show"],
+                params={**params, "split": split},
+            )  # fmt: skip
     if run.resumable:
         row.btn("resume", "Resume", icon="play_arrow", variant="contained", on_click=calls["resume"], params=params)
     row.btn("manage", "Rename, delete ...", icon="edit", variant="outlined", on_click=calls["manage"], params=params)
@@ -241,7 +230,7 @@ def export_tab(page: types.Object, data: Data, rows: Sequence[tuple[str | None, 
 
 def table(page: types.Object, data: Data, name: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]], **more: Any) -> None:
     """more: events of the table; selected: numbers of the rows that are highlighted."""
-    selected = more.pop("selected", [])
+    selected, name = more.pop("selected", []), f"{name}_{len(rows)}"  # as with plots: of a longer table rows would stay
     view = types.TableView(size="small", componentsProps={"table": {"sx": {"minWidth": 0}}}, **more)
     for key, label in columns.items():
         view.add_column(key, label=label)

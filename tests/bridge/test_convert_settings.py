@@ -18,11 +18,11 @@ import pytest
 fo = pytest.importorskip("fiftyone")
 
 from fiftyone_yoloseg.bridge.conversion import manifest, media  # noqa: E402
-from fiftyone_yoloseg.bridge.conversion import work as module  # noqa: E402
 from fiftyone_yoloseg.bridge.conversion.preview import preview  # noqa: E402
 from fiftyone_yoloseg.bridge.convert import MARKER, convert  # noqa: E402
 from fiftyone_yoloseg.bridge.import_labels import import_labels  # noqa: E402
 from fiftyone_yoloseg.bridge.read import view_records  # noqa: E402
+from fiftyone_yoloseg.data import processes  # noqa: E402
 from fiftyone_yoloseg.data.dataset_yaml import read_dataset_yaml  # noqa: E402
 from fiftyone_yoloseg.data.files import folder_lock  # noqa: E402
 from fiftyone_yoloseg.data.scan import scan_dataset  # noqa: E402
@@ -294,7 +294,7 @@ def test_a_full_disk_half_way_changes_nothing(dataset: Any, tmp_path: Path, monk
         really(source, target)
 
     monkeypatch.setattr(media.shutil, "copyfile", full)
-    monkeypatch.setattr(module, "is_print", lambda path, wanted: False)  # so that everything is written
+    monkeypatch.setattr("fiftyone_yoloseg.bridge.conversion.work.is_print", lambda path, wanted: False)  # so that everything is written
     with pytest.raises(DataError, match="No space left on device; nothing was changed"):
         convert(dataset, out)
     assert {str(p): p.read_bytes() for p in out.rglob("*.*") if p.is_file()} == before and not list(tmp_path.glob(".out*"))
@@ -367,19 +367,19 @@ def test_the_marker_tells_what_was_done(dataset: Any, tmp_path: Path) -> None:
 def test_other_processes_do_the_same(dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With as many samples as make them worth it; here they are waited for, so that they get some of the six."""
     alone = convert(dataset, tmp_path / "alone")
-    monkeypatch.setattr(module, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr("fiftyone_yoloseg.bridge.convert.WORTH_PROCESSES", 1)
     monkeypatch.setattr("fiftyone_yoloseg.bridge.convert._CHUNK", 2)
-    start = module.Workers.__init__
+    start = processes.Workers.__init__
 
-    def started(self: Any, setup: Any, samples: int) -> None:
-        start(self, setup, samples)
+    def started(self: Any, *args: Any, **settings: Any) -> None:
+        start(self, *args, **settings)
         assert self._started is not None and self._started.result() != os.getpid()
 
-    monkeypatch.setattr(module.Workers, "__init__", started)
+    monkeypatch.setattr(processes.Workers, "__init__", started)
     report = convert(dataset, tmp_path / "together")
     assert rows(tmp_path / "together") == rows(tmp_path / "alone")
     assert {**report.to_dict(), "out_dir": 0, "dataset_yaml": 0} == {**alone.to_dict(), "out_dir": 0, "dataset_yaml": 0}
-    monkeypatch.setattr(module, "work", _die)
+    monkeypatch.setattr("fiftyone_yoloseg.bridge.convert.work", _die)
     with pytest.raises(DataError, match="was killed, most likely for want of memory: nothing was written"):
         convert(dataset, tmp_path / "third")
     assert not (tmp_path / "third").exists()

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ...data.processes import LightPool, cpus
 from ...data.yolo_labels import RowStyle
-from ...errors import DataError, UserError
+from ...errors import UserError
 from ..objects import Maskless, RawSample, Reader, Size, file_size
 from .manifest import Entry, file_print, label_digest, written_print
 from .media import Media, SourceError, link, place, same_content
@@ -22,7 +16,6 @@ from .rows import SampleResult, write_rows
 
 WORTH_PROCESSES = 1000
 """Samples below which a conversion is done before processes have started and paid for themselves."""
-_MOST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,42 +119,3 @@ def is_print(path: Path, wanted: str) -> bool:
         return written_print(path) == wanted
     except OSError:
         return False
-
-
-class Workers:
-    """Does chunks of tasks: in this process, and in others once they are worth it and have started. Use it as a context."""
-
-    def __init__(self, setup: Setup, samples: int) -> None:
-        self.setup = setup
-        self._processes: LightPool | None = None
-        self._started: Future[int] | None = None
-        if samples >= WORTH_PROCESSES and cpus() > 1 and not multiprocessing.current_process().daemon:
-            self._processes = LightPool(_MOST)
-            self._started = self._processes.submit(os.getpid)
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, error: object, *_: object) -> None:
-        if self._processes is not None:
-            self._processes.close(failed=error is not None)
-
-    def each(self, chunks: Iterable[Sequence[Task]]) -> Iterator[list[Done]]:
-        """The results of each chunk, in order."""
-        begun: deque[Future[list[Done]]] = deque()
-        for chunk in chunks:
-            if self._processes is None or self._started is None or not self._started.done():
-                yield work(chunk, self.setup)
-                continue
-            begun.append(self._processes.submit(work, chunk, self.setup))
-            if len(begun) > 2 * _MOST:
-                yield _result(begun.popleft())
-        while begun:
-            yield _result(begun.popleft())
-
-
-def _result(future: Future[list[Done]]) -> list[Done]:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise DataError("a process that converted samples was killed, most likely for want of memory: nothing was written") from None
