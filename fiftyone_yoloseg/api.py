@@ -186,12 +186,12 @@ class YOLO:
     def export(self, *, format: str | list[str] | tuple[str, ...] = "onnx", **settings: Any) -> Path | list[Path]:
         """Write the model in another format and compare it with torch; see `ExportSettings`. Returns the artifact's path.
 
-        A list of formats gives a list of paths; if one of them fails, ExportError tells which, and the others are there.
+        A list of formats (or "onnx,openvino", or "all") gives a list of paths; if one of them fails, ExportError tells which, and the others are there.
         """
-        if isinstance(format, str):
+        if isinstance(format, str) and format != "all" and "," not in format:
             return self.export_report(format=format, **settings).path
         table = self.export_table(format=format, **settings)
-        if wrong := [row for row in table.rows if row.report is None]:
+        if wrong := table.failed if format == "all" else [row for row in table.rows if row.report is None]:
             written = ", ".join(map(str, table.paths)) or "none"
             raise ExportError("; ".join(f"{row.format}: {row.error}" for row in wrong) + f". Written: {written}")
         return table.paths
@@ -216,13 +216,12 @@ class YOLO:
         from .export import from_data
 
         checkpoint = self._need_checkpoint("cannot be exported again")
-        if wanted.data or wanted.int8:
-            data = wanted.data or self._remembered_data()
-            return checkpoint, wanted, from_data(checkpoint, wanted, data, progress) if data else None
+        data = wanted.data or self._remembered_data()
         try:
-            data = self._remembered_data()
             return checkpoint, wanted, from_data(checkpoint, wanted, data, progress) if data else None
         except DataError as error:
+            if wanted.data or wanted.int8:
+                raise
             log.warning("compared on noise, because the dataset that the model remembers cannot be used: %s", error)
             return checkpoint, wanted, None
 
@@ -244,7 +243,7 @@ class YOLO:
     def _results_of_cluster(self, source: Any, wanted: PredictSettings) -> Iterator[Results]:
         from .engine.cluster.predict import predict_on_cluster
 
-        for name in {"runtime", "threads", "providers"} & wanted.model_fields_set:
+        for name in {"runtime", "threads", "providers", "vid_stride"} & wanted.model_fields_set:
             raise SettingsError(f"{name}={getattr(wanted, name)}: is for engine=local; leave it out with engine=ray")
         files, readable, first = image_files(source), 0, None
         for file, (found, speed) in zip(files, predict_on_cluster(files, self._maker(wanted.half), wanted), strict=True):
@@ -272,8 +271,14 @@ class YOLO:
     def _backend(self, wanted: DecodeSettings) -> Backend:
         from .runtime import open_backend, warn_of_floor
 
-        input_ = (getattr(wanted, "imgsz", None), getattr(wanted, "rect", None)) if wanted.runtime == "auto" else ()  # it decides what fits
-        key = (wanted.device, wanted.half, wanted.runtime, wanted.threads, wanted.providers, *input_)
+        auto = wanted.runtime == "auto"
+        input_ = (getattr(wanted, "imgsz", None), getattr(wanted, "rect", None)) if auto else ()  # it decides what fits
+        in_torch = self.checkpoint is not None and not auto
+        key = (wanted.device, wanted.half, wanted.runtime, None if in_torch else wanted.threads, wanted.providers, *input_)
+        if in_torch and wanted.threads is not None:
+            import torch
+
+            torch.set_num_threads(wanted.threads)  # one number for the whole process: also where the network is open already
         if key not in self._backends:
             self._backends[key] = open_backend(self.checkpoint, self.path, wanted)
         warn_of_floor(self._backends[key], wanted)

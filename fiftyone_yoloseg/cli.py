@@ -160,7 +160,10 @@ def _benchmark(settings: config.BenchmarkCommand) -> None:
     from .api import YOLO
 
     with nullcontext(settings.output) if settings.output else tempfile.TemporaryDirectory() as folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"output={folder}: must be a folder that can be written ({error.strerror})") from None
         given = {**_given(settings), "format": settings.format, "output": Path(folder)}
         table = YOLO(settings.model).export_table(**given)
     print(table.text())

@@ -218,8 +218,12 @@ def test_several_formats_do_not_lose_each_other(lively_file: Path, tmp_path: Pat
     (tmp_path / "best.torchscript").unlink()
     with pytest.raises(ExportError, match=r"torchscript: opset=17 with format=torchscript: .*\. Written: .*best\.onnx"):
         model.export(format=["torchscript", "onnx"], imgsz=64, opset=17)
-    with pytest.raises(SettingsError, match="one format at a time"):
-        model.export(format="torchscript,onnx")
+    assert model.export(format="torchscript,onnx", imgsz=64) == [tmp_path / "best.torchscript", tmp_path / "best.onnx"]
+    with pytest.raises(SettingsError, match=r"one format at a time here; YOLO\.export and"):
+        model.export_report(format="torchscript,onnx")
+    with pytest.raises(SettingsError, match=r"half=true: is for checkpoints; best\.onnx is exported"):
+        YOLO(tmp_path / "best.onnx")(np.zeros((64, 64, 3), np.uint8), half=True)
+    (tmp_path / "best.torchscript").unlink()
     table = model.export_table(format=["torchscript", "onnx"], imgsz=64, opset=17)
     assert [row.verdict for row in table.rows] == ["failed", "verified"] and len(table.failed) == 1
 
@@ -250,6 +254,7 @@ def test_the_fastest_runtime_is_chosen(lively_file: Path, tmp_path: Path, caplog
         {"int8": True},
         {"verdict": "unverified"},
         {"machine": "another"},
+        {"device": "cuda:0"},
         {"dynamic": False},
         {"checkpoint": {"path": None, "sha256": "0" * 64}},
         {"latency_ms": None},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import ExportSettings, parse
 from ..errors import ExportError, SettingsError
 from ..types import ImageRecord, ProgressFn
-from . import runs
+from . import run_registry, runs
 from .models import as_checkpoint
 from .objects import Maskless
 from .read import view_records
@@ -119,7 +119,6 @@ def _remember(view: Any, report: ExportReport) -> None:
     """On the dataset, with the training that the checkpoint came from."""
     if view is None:
         return
-    source = report.checkpoint.get("path")
-    path = str(Path(source).absolute()) if source else None
-    training = next((facts["about"] for facts in runs.recall(view, "train") if path in (facts.get("best"), facts.get("last"))), None)
+    made_by = run_registry.maker(view, report.checkpoint.get("path"))
+    training = made_by.name if made_by else None
     runs.remember(view, "export", f"{training or 'model'}_{report.path.name}", training=training, report=report.to_json())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ class Source:
 def open_backend(model: Any, settings: DecodeSettings | None = None) -> tuple[Backend, Source]:
     """model: path of a checkpoint or of an exported artifact, a Checkpoint, or an api.YOLO. Raises CheckpointError."""
     from ..runtime import open_backend, warn_of_floor
+    from ..runtime.reports import file_sha256
 
     checkpoint = as_checkpoint(model)
     path = checkpoint.path if checkpoint else model_path(model)
@@ -60,17 +60,3 @@ def model_path(model: Any) -> Path | None:
         return Path(model).expanduser()
     held = getattr(model, "path", None)
     return Path(held) if isinstance(held, (str, Path)) else None
-
-
-def file_sha256(path: Path) -> str | None:
-    """Of a folder, such as OpenVINO's: of the names and contents of its files."""
-    if path.is_dir():
-        lines = [f"{file.relative_to(path).as_posix()} {file_sha256(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    if not path.is_file():
-        return None
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

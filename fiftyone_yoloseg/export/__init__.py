@@ -13,7 +13,7 @@ from ..types import ProgressFn
 from .base import ExportReport
 from .place import scratch
 from .process import run_alone
-from .registry import available, find_exporter, find_format
+from .registry import FORMATS, find_exporter, find_format
 from .samples import Samples, from_data
 from .table import ExportTable, Row
 from .work import export_here, prepare
@@ -33,7 +33,7 @@ def export(
 ) -> ExportReport:
     """`export_here` in a process of its own, which may crash.  Raises also Stopped, and ExportError if the process was killed."""
     if len(settings.formats) > 1 or settings.format == "all":
-        raise SettingsError(f"format={settings.format}: one format at a time here; export_all takes several")
+        raise SettingsError(f"format={settings.format}: one format at a time here; YOLO.export and YOLO.export_table take several")
     samples = samples or Samples()
     _, path = prepare(checkpoint, settings, samples)
     what = f"export to {find_format(settings.format).title}"
@@ -73,9 +73,11 @@ def export_all(
 ) -> ExportTable:
     """One export a format of `settings.format` ("all": every format that this version has); one that fails does not lose the others.
 
+    With "all", formats that the settings are not for (half, int8, device, ...) are left out, with the reason.
     Raises SettingsError for a name that is no format, and Stopped.
     """
-    names = available() if settings.format == "all" else list(settings.formats)
+    everything = settings.format == "all"
+    names = list(FORMATS) if everything else list(settings.formats)
     for name in names:
         find_format(name)
     rows = []
@@ -92,6 +94,8 @@ def export_all(
                 samples = replace(samples or Samples(), torch_maps=(report.accuracy.torch_box_map, report.accuracy.torch_mask_map))
         except MissingDependencyError as error:
             rows.append(Row(name, None, str(error), missing=True))
-        except (ExportError, SettingsError, CheckpointError, DataError) as error:
+        except SettingsError as error:
+            rows.append(Row(name, None, str(error), apart=everything))
+        except (ExportError, CheckpointError, DataError) as error:
             rows.append(Row(name, None, str(error)))
     return ExportTable(rows)

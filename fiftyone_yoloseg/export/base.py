@@ -116,7 +116,7 @@ class ExportReport:
 
     verdict: "verified", or "unverified" with the reason in `why`, what to do in `how`, and what was compared in its place in `proves`.
     max_abs_error, mean_abs_error: against the torch network in float32; "boxes_px" in input pixels, "classes" (probabilities),
-    "coefficients", "protos"; empty if nothing could be compared, or nms=true, whose outputs are objects.  predictions: objects that the torch
+    "coefficients", "protos"; with nms=true, whose other outputs are objects, "protos" alone; empty if nothing could be compared.  predictions: objects that the torch
     network found in the images compared, predictions_matched: those that the artifact found too (same class, box IoU > 0.99).
     compared_on: what the comparison ran on.  accuracy: None without labelled images.  latency_ms, torch_latency_ms: median of a forward pass
     of one batch on the same device.  seconds: of the whole export.
@@ -149,6 +149,8 @@ class ExportReport:
     """path and sha256 of the file that the network came from, as far as known."""
     machine: str = ""
     """Name and processor of the machine that the latencies are of."""
+    device: str = ""
+    """What the artifact ran on for them, e.g. "cpu"."""
 
     @property
     def verified(self) -> bool:

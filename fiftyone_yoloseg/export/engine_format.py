@@ -23,7 +23,7 @@ from .onnx_graph import build
 from .onnx_int8 import quantize
 
 WHAT = "export to TensorRT"
-MAX_BATCH, MAX_SCALE = 8, 2
+MAX_BATCH, MAX_SCALE = 16, 2  # validation asks for batches of 16
 """A dynamic engine takes up to so many images of up to so many times imgsz: TensorRT wants to know, and reserves memory for it."""
 
 

@@ -49,8 +49,17 @@ def scratch(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def replace(new: Path, path: Path) -> None:
-    """Put the artifact in its place; a folder that was there is removed only when the new one stands."""
+def replace(new: Path, path: Path, facts: dict[str, Any]) -> None:
+    """Put the artifact in its place, and its report beside it. An old report never lies beside a new artifact."""
+    report = new.with_name(report_path(path).name)
+    report.write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+    report_path(path).unlink(missing_ok=True)
+    _replace(new, path)
+    os.replace(report, report_path(path))
+
+
+def _replace(new: Path, path: Path) -> None:
+    """A folder that was there is removed only when the new one stands."""
     if not path.is_dir():
         os.replace(new, path)
         return
@@ -61,16 +70,9 @@ def replace(new: Path, path: Path) -> None:
     except OSError:
         old.rename(path)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files of a folder."""
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
-
-
-def write_report(folder: Path, path: Path, facts: dict[str, Any]) -> None:
-    """Write the report of the artifact `path`, by way of a scratch folder."""
-    new = folder / report_path(path).name
-    new.write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(new, report_path(path))

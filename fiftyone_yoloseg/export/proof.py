@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -37,6 +38,7 @@ class Proof:
     parity: Parity
     accuracy: Accuracy | None
     latency: Latency
+    device: torch.device
 
 
 def prove(net: YOLOv8Seg, backend: Backend, samples: Samples, settings: ExportSettings, tell: ProgressFn) -> Proof:
@@ -53,11 +55,14 @@ def prove(net: YOLOv8Seg, backend: Backend, samples: Samples, settings: ExportSe
         accuracy = measure_accuracy(net, backend, samples, settings, tell)
     _judge(parity, accuracy, settings)
     tell(0.9, "measuring the speed")
-    return Proof(parity, accuracy, measure_latency(net, backend))
+    return Proof(parity, accuracy, measure_latency(net, backend), backend.device)
 
 
 def _judge(parity: Parity, accuracy: Accuracy | None, settings: ExportSettings) -> None:
     lossy = "half" if settings.half else "int8" if settings.int8 else None
+    by_objects = (lossy and accuracy) or settings.int8 or settings.nms  # which would not tell of values that are no numbers
+    if by_objects and not all(math.isfinite(error) for error in parity.max_abs_error.values()):
+        raise ExportError(f"the exported model gives values that are no numbers on {parity.compared_on}")
     if lossy and accuracy is not None:
         drops = {"box": accuracy.box_drop, "mask": accuracy.mask_drop}
         if wrong := [f"{kind} mAP falls by {drop:.4f}" for kind, drop in drops.items() if not drop <= settings.max_map_drop]:
@@ -65,22 +70,20 @@ def _judge(parity: Parity, accuracy: Accuracy | None, settings: ExportSettings) 
                 f"the exported model is worse than the network on {accuracy.images} labelled images: {', '.join(wrong)} "
                 f"(limit {settings.max_map_drop:g}). Export without {lossy}, or accept more with a larger max_map_drop"
             )
-        if not all(math.isfinite(error) for error in parity.max_abs_error.values()):
-            raise ExportError(f"the exported model gives values that are no numbers on {parity.compared_on}")
     elif settings.int8 or settings.nms:
         parity.check_objects((INT8_MATCH if settings.int8 else NMS_MATCH)[1])
     else:
         parity.check(settings.tolerance, settings.half)
 
 
-def readable(images: Sequence[object]) -> list[Image]:
+def readable(images: Sequence[Path | Image]) -> list[Image]:
     """The first images that can be read: the comparison needs some, not all."""
     found: list[Image] = []
     for image in images:
         if len(found) == MAX_IMAGES:
             break
         try:
-            found.append(image if not hasattr(image, "suffix") else read_image(image))  # type: ignore[arg-type]
+            found.append(read_image(image) if isinstance(image, Path) else image)
         except UserError:
             continue
     return found

@@ -8,7 +8,7 @@ import importlib.util
 from dataclasses import dataclass, field, fields
 
 from ..config import ExportSettings
-from ..errors import ExportError, MissingDependencyError, SettingsError
+from ..errors import MissingDependencyError, SettingsError
 from .base import Exporter
 
 _NO_OPSET = "operator sets are a matter of ONNX"
@@ -40,12 +40,13 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """title: for a person.  place: module of this package, and ":name" where its exporter is not called `exporter`; None: not built yet."""
+    """title: for a person.  place: module of this package.  calibrates: whether int8 needs images; weights alone have their range in themselves."""
 
     title: str
-    place: str | None
+    place: str
     needs: tuple[Need, ...] = ()
     takes: Takes = field(default_factory=Takes)
+    calibrates: bool = True
 
 
 _TF = (Need("tensorflow", "tf"),)
@@ -71,6 +72,7 @@ FORMATS: dict[str, Format] = {
             dynamic="a Core ML model takes pictures of one size, as Vision scales them to",
             batch="a Core ML model takes one picture; Core ML makes batches of them by itself",
         ),
+        calibrates=False,
     ),
     "saved_model": Format("TensorFlow SavedModel", "saved_model_format", _TF, Takes(half=_TF_FLOAT, int8=_TF_INT8)),
     "pb": Format("TensorFlow GraphDef", "pb_format", _TF, Takes(half=_TF_FLOAT, int8=_TF_INT8)),
@@ -94,27 +96,18 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def available() -> list[str]:
-    """Names of the formats that this version exports."""
-    return [name for name, known in FORMATS.items() if known.place]
-
-
 def find_format(name: str) -> Format:
-    """Raises SettingsError for an unknown name, ExportError for a format that is not built yet."""
+    """Raises SettingsError for an unknown name."""
     if name not in FORMATS:
         near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise SettingsError(f"format={name!r} is unknown: {hint}This version exports: {', '.join(available())}")
-    known = FORMATS[name]
-    if known.place is None:
-        raise ExportError(f"format={name!r} is planned but not built yet. This version exports: {', '.join(available())}")
-    return known
+        raise SettingsError(f"format={name!r} is unknown: {hint}This version exports: {', '.join(FORMATS)}")
+    return FORMATS[name]
 
 
 def find_exporter(name: str) -> Exporter:
     """The exporter of a format. Raises as `find_format`."""
-    module, _, attribute = (find_format(name).place or "").partition(":")
-    exporter: Exporter = getattr(importlib.import_module(f".{module}", __package__), attribute or "exporter")
+    exporter: Exporter = importlib.import_module(f".{find_format(name).place}", __package__).exporter
     return exporter
 
 
@@ -124,7 +117,7 @@ def check_takes(name: str, settings: ExportSettings) -> None:
     for setting in (f.name for f in fields(Takes)):
         value, answer = getattr(settings, setting), getattr(takes, setting)
         if answer is not True and value != ExportSettings.model_fields[setting].default:
-            raise SettingsError(f"{setting}={value} with format={name}: {answer or 'this format has no such option'}; leave {setting} out")
+            raise SettingsError(f"{setting}={value} with format={name}: {answer}; leave {setting} out")
 
 
 def check_needs(name: str, settings: ExportSettings) -> None:

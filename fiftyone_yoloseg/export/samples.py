@@ -74,9 +74,9 @@ def spread(items: Sequence[ImageRecord], most: int) -> list[ImageRecord]:
     return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int).tolist()]
 
 
-def check_calibration(settings: ExportSettings, samples: Samples) -> None:
+def check_calibration(samples: Samples) -> None:
     """Raise SettingsError if there is nothing to calibrate int8 on."""
-    if settings.int8 and not samples.calibration:
+    if not samples.calibration:
         raise SettingsError(
             "int8=true: there is no image to calibrate on; give data=dataset.yaml with training images, or from FiftyOne a view with images"
         )

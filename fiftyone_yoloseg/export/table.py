@@ -14,16 +14,18 @@ HEAD = ("format", "MB", "max error", "boxes px", "mask mAP drop", "ms", "torch m
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """report: None if the export failed; then `error` says why. missing: a package is not installed, and the error says what to type."""
+    """report: None if the export failed; then `error` says why. missing: a package is not installed, and the error says what to type.
+    apart: one of all formats, and the settings are not for it."""
 
     format: str
     report: ExportReport | None
     error: str = ""
     missing: bool = False
+    apart: bool = False
 
     @property
     def verdict(self) -> str:
-        return self.report.verdict if self.report else "not installed" if self.missing else "failed"
+        return self.report.verdict if self.report else "not installed" if self.missing else "left out" if self.apart else "failed"
 
     def cells(self) -> tuple[str, ...]:
         """As in HEAD."""
@@ -56,8 +58,9 @@ class ExportTable:
 
     @property
     def failed(self) -> list[Row]:
-        """Without those whose packages are not installed."""
-        return [row for row in self.rows if row.report is None and not row.missing]
+        """Without those whose packages are not installed, or that the settings are not for - unless nothing at all was written."""
+        failed = [row for row in self.rows if row.report is None]
+        return [row for row in failed if not (row.missing or row.apart)] if self.paths else failed
 
     @property
     def notes(self) -> list[str]:

@@ -11,12 +11,12 @@ from ..errors import CheckpointError, ExportError
 from ..nn.model import fused
 from ..runtime import load_backend
 from ..runtime.metadata import encode
-from ..runtime.reports import machine, sha256
+from ..runtime.reports import file_sha256, machine
 from ..types import Backend, ModelInfo, ProgressFn
 from .base import Exporter, ExportJob, ExportReport
-from .place import replace, scratch, size_of, target, write_report
+from .place import replace, scratch, size_of, target
 from .proof import Proof, prove
-from .registry import check_needs, check_takes, find_exporter
+from .registry import check_needs, check_takes, find_exporter, find_format
 from .samples import Inputs, Samples, check_calibration
 
 
@@ -25,7 +25,8 @@ def prepare(checkpoint: Checkpoint, settings: ExportSettings, samples: Samples) 
     exporter = find_exporter(settings.format)
     check_takes(settings.format, settings)
     check_needs(settings.format, settings)
-    check_calibration(settings, samples)
+    if settings.int8 and find_format(settings.format).calibrates:
+        check_calibration(samples)
     exporter.check(settings)
     return exporter, target(checkpoint, settings, exporter.ending(settings))
 
@@ -99,14 +100,17 @@ def work(
             why=unverified.why if unverified else "",
             how=unverified.how if unverified else "",
             proves=proves,
-            checkpoint={"path": str(checkpoint.path) if checkpoint.path else None, "sha256": sha256(checkpoint.path)},
+            checkpoint={
+                "path": str(checkpoint.path) if checkpoint.path else None,
+                "sha256": file_sha256(checkpoint.path) if checkpoint.path else None,
+            },
             machine=machine(),
+            device=str(proof.device) if proof else "",
         )
-        replace(new, path)
-        write_report(folder, path, report.to_json())
+        replace(new, path, report.to_json())
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
-    except ExportError as error:
+    except (ExportError, CheckpointError) as error:
         raise ExportError(f"export to {path}: {str(error).replace(str(new), path.name)}. Nothing was written") from error
     tell(1.0, f"{path.name}: {report.verdict}")
     return report

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import DecodeSettings
 from ..engine.checkpoint import Checkpoint
-from ..errors import CheckpointError, SettingsError
+from ..errors import CheckpointError, MissingDependencyError, SettingsError
 from ..types import Backend
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,9 @@ def open_backend(checkpoint: Checkpoint | None, path: Path | None, settings: Dec
     """
     if checkpoint is None:
         assert path is not None
+        if settings.runtime == "auto" or settings.half:
+            wrong = "runtime=auto" if settings.runtime == "auto" else "half=true"
+            raise SettingsError(f"{wrong}: is for checkpoints; {path.name} is exported, and runs as it was exported: leave it out")
         return load_backend(path, settings.device, settings.threads, settings.providers)
     if settings.providers:
         raise SettingsError(f"providers={','.join(settings.providers)}: is for exported models; a checkpoint runs in torch, on device=")
@@ -48,7 +51,10 @@ def open_backend(checkpoint: Checkpoint | None, path: Path | None, settings: Dec
 
     device = select_device(settings.device)
     if settings.runtime == "auto" and (artifact := fastest(checkpoint, settings, device)) is not None:
-        return load_backend(artifact, "cpu", settings.threads)
+        try:
+            return load_backend(artifact, "cpu", settings.threads)
+        except (CheckpointError, MissingDependencyError) as error:
+            log.warning("runtime=auto: torch after all: %s", error)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)  # torch has one number for the whole process
     return TorchBackend(checkpoint.net, checkpoint.info, device, settings.half)

@@ -76,7 +76,7 @@ def _named(providers: Sequence[str]) -> tuple[torch.device, list[Any]]:
     there = onnxruntime.get_available_providers()
     if wrong := [name for name in providers if name not in there]:
         raise SettingsError(f"providers={wrong[0]}: the installed onnxruntime has {', '.join(there)}")
-    return torch.device("cpu"), list(providers)
+    return torch.device("cpu"), [(name, {"use_tf32": 0}) if name == "CUDAExecutionProvider" else name for name in providers]
 
 
 def _session(path: Path, providers: list[Any], threads: int | None) -> Any:

@@ -14,9 +14,18 @@ def report_path(path: Path) -> Path:
     return path.with_name(path.name + REPORT)
 
 
-def sha256(path: Path | None) -> str | None:
-    """Of a checkpoint's file, None if it has none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
+def file_sha256(path: Path) -> str | None:
+    """Of a file, None if there is none; of a folder, such as OpenVINO's: of the names and contents of its files."""
+    if path.is_dir():
+        lines = [f"{file.relative_to(path).as_posix()} {file_sha256(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def machine() -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..engine.devices import select_device
-from ..errors import CheckpointError, MissingDependencyError
+from ..errors import CheckpointError, MissingDependencyError, SettingsError
 from ..nn.head import MASKS
 from ..types import RawOutput
 from .metadata import check_shape, decode
@@ -93,14 +93,15 @@ class EngineBackend:
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> RawOutput:
-        """See types.Backend. Raises SettingsError for a shape that a static artifact does not take, CheckpointError beyond a dynamic one's limits."""
+        """See types.Backend. Raises SettingsError for a shape that the artifact does not take."""
         check_shape(self.info, images)
         images = images.to(self.device, torch.float32).contiguous()
         with torch.cuda.device(self.device):
             if not self.context.set_input_shape("images", tuple(images.shape)):
                 limits = [tuple(shape) for shape in self.engine.get_tensor_profile_shape("images", 0)]
-                raise CheckpointError(
-                    f"{self.path}: takes inputs from {limits[0]} to {limits[2]}, not {tuple(images.shape)}; export it again with a larger imgsz"
+                raise SettingsError(
+                    f"{self.path}: takes inputs from {limits[0]} to {limits[2]} (images, channels, height, width), not {tuple(images.shape)}: "
+                    "give a smaller batch or imgsz, or export it again with a larger imgsz"
                 )
             shapes = [tuple(self.context.get_tensor_shape(name)) for name in OUTPUTS]
             if shapes[0][1] != 4 + len(self.info.names) + MASKS:

@@ -26,7 +26,7 @@ def model(coco: Any, lively_checkpoint: Checkpoint, tmp_path: Path) -> Path:
 
 
 def test_compared_on_labels_and_remembered(coco: Any, model: Path) -> None:
-    runs.remember(coco, "train", "run", best=str(model), last="", classes=[])
+    runs.remember(coco, "train", "run", dir=str(model.parent), best=str(model), last="", classes=[])
     report = export(model, coco, label_field="ground_truth", maskless="skip", format="onnx")
     assert report.compared_on == "2 images", "the samples tagged val"
     assert report.accuracy is not None and report.accuracy.images == 2 and report.accuracy.mask_drop == pytest.approx(0, abs=1e-3)

@@ -287,12 +287,6 @@ def test_bad_settings(lively_checkpoint: Checkpoint, tmp_path: Path, settings: d
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [name for name, known in FORMATS.items() if known.place is None])
-def test_formats_not_built_yet_say_so(lively_checkpoint: Checkpoint, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ExportError, match=f"'{name}' is planned but not built yet"):
-        run_export(lively_checkpoint, tmp_path, format=name)
-
-
 def test_formats_are_known() -> None:
     assert len(FORMATS) == 11  # and the checkpoint itself
 

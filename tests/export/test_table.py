@@ -12,7 +12,7 @@ from fiftyone_yoloseg.engine.checkpoint import Checkpoint
 from fiftyone_yoloseg.errors import SettingsError
 from fiftyone_yoloseg.export import ExportTable, export_all
 from fiftyone_yoloseg.export.base import Accuracy, ExportReport
-from fiftyone_yoloseg.export.registry import FORMATS, available
+from fiftyone_yoloseg.export.registry import FORMATS
 from fiftyone_yoloseg.export.table import Row
 
 
@@ -53,13 +53,26 @@ def test_rows_by_hand() -> None:
     assert table.markdown().splitlines()[2].startswith("| onnx | 13.7 | 2.0e-04 |")
 
 
+def test_all_formats_leave_out_those_that_the_settings_are_not_for(lively_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Only they, and only where all were asked for; nothing is exported here, because no format takes this."""
+    settings = {"imgsz": 64, "output": tmp_path, "opset": 13, "nms": True, "int8": True}
+    everything = export_all(lively_checkpoint, parse(ExportSettings, {**settings, "format": "all"}))
+    assert {row.verdict for row in everything.rows} == {"left out"} and everything.failed == everything.rows
+    assert len(everything.rows) == len(FORMATS) and any("with format=paddle" in note for note in everything.notes)
+    (named,) = export_all(lively_checkpoint, parse(ExportSettings, {**settings, "format": "paddle"})).rows
+    assert named.verdict == "failed"
+    some = ExportTable([Row("onnx", report()), Row("paddle", None, "int8=true with format=paddle: no", apart=True)])
+    assert some.failed == [] and some.rows[1].verdict == "left out"
+
+
 def test_formats_that_are_not_installed(lively_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = {need.package for name in available() for need in FORMATS[name].needs}
+    needed = {need.package for name in FORMATS for need in FORMATS[name].needs}
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in needed else real(name, *rest))
     settings = parse(ExportSettings, {"format": "onnx,openvino", "imgsz": 64, "output": tmp_path})
     table = export_all(lively_checkpoint, settings)
-    assert [row.verdict for row in table.rows] == ["not installed"] * 2 and not table.failed
+    assert [row.verdict for row in table.rows] == ["not installed"] * 2
+    assert table.failed == table.rows, "nothing was written"
     assert "onnx: export to ONNX needs the package 'onnxruntime': pip install 'fiftyone-yoloseg[onnx]'" in table.notes
     with pytest.raises(SettingsError, match="did you mean 'onnx'"):
         export_all(lively_checkpoint, parse(ExportSettings, {"format": "openvino,onxx"}))
@@ -68,6 +81,6 @@ def test_formats_that_are_not_installed(lively_checkpoint: Checkpoint, tmp_path:
 def test_what_is_refused_is_in_one_table() -> None:
     from dataclasses import asdict
 
-    for name in available():
+    for name in FORMATS:
         for setting, answer in asdict(FORMATS[name].takes).items():
             assert answer is True or isinstance(answer, str) and len(answer) > 20, (name, setting)
