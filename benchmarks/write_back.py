@@ -195,8 +195,10 @@ def main() -> None:
         report = objects()
     elif what == "peer":
         report = beside_the_peer(number or 1, folder)
-    else:
+    elif what == "memory":
         report = memory(number or 20_000, folder)
+    else:
+        sys.exit(__doc__)
     print(json.dumps({what: report}, indent=2))
 
 

@@ -7,6 +7,7 @@ running can hang for ever (seen). The user's script is not imported into them, s
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,7 @@ import cv2
 
 from ..errors import DataError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 K = TypeVar("K")
 A = TypeVar("A")
@@ -67,8 +69,12 @@ class Workers:
         self._processes: LightPool | None = None
         self._started: Future[int] | None = None
         if worth and cpus() > 1 and not multiprocessing.current_process().daemon:
-            self._processes = LightPool(_MOST)
-            self._started = self._processes.submit(os.getpid)
+            try:
+                self._processes = LightPool(_MOST)
+                self._started = self._processes.submit(os.getpid)
+            except OSError as error:
+                log.warning("No process can be started to help (%s): it goes on in this one, more slowly", error)
+                self._processes = None
 
     def __enter__(self) -> Workers:
         return self

@@ -7,6 +7,7 @@ Images are seen whole, without augmentation, by the averaged network, which is t
 from __future__ import annotations
 
 import io
+import logging
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -28,6 +29,7 @@ from .validator import make_loader
 if TYPE_CHECKING:
     from .trainer import Trainer
 
+log = logging.getLogger("fiftyone_yoloseg")
 FILE = "dynamics.npz"
 FOUND, SURE, FAINT = 0.5, 0.25, 0.01
 """Mask IoU from which an object counts as found; confidence of predictions whose masks count, and of those whose probabilities do."""
@@ -79,7 +81,7 @@ def read_dynamics(folder: Path) -> Dynamics:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file: train with dynamics=1, or another number of epochs between two observations") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: is damaged ({error}): take it away, and train again") from None
+        raise DataError(f"{path}: is damaged ({error}): take it away; training then goes on, and begins to observe anew") from None
     shape = len(found.epochs), len(found.image)
     if found.iou.shape != shape or found.confidence.shape != shape or not len(found.epochs):
         raise DataError(f"{path}: is damaged: its tables have {found.iou.shape} and {found.confidence.shape} entries, not {shape}")
@@ -91,27 +93,38 @@ class Observer:
 
     def __init__(self, trainer: Trainer, training: Sequence[ImageRecord]) -> None:
         self._trainer, self._records, self._path = trainer, training, trainer.folder / FILE
-        self._loader = make_loader(trainer._info(), training, trainer._val_settings(), trainer.world)
         objects = [(i, n, label.source_id or "") for i, r in enumerate(training) for n, label in enumerate(r.instances) if not label.crowd]
         self._image, self._index = (np.array([row[k] for row in objects], np.int64) for k in (0, 1))
         self._label = np.array([row[2] for row in objects], str)
+        self._images = np.array([r.source_id or str(r.path.absolute()) for r in training], str)
         self._rows: list[tuple[int, Floats, Floats]] = []
         if trainer.first_epoch and trainer.world.main and self._path.exists():
             before = read_dynamics(trainer.folder)
-            if len(before.image) == len(objects):  # else labels were changed meanwhile
+            same = zip((before.images, before.image, before.index, before.label), self._objects, strict=True)
+            if all(np.array_equal(old, new) for old, new in same):
                 rows = zip(before.epochs.tolist(), before.iou, before.confidence, strict=True)
                 self._rows = [row for row in rows if row[0] <= trainer.first_epoch]
+            else:
+                log.warning("the labels have changed since %s was written: training objects are observed anew", self._path)
+
+    @property
+    def _objects(self) -> tuple[npt.NDArray[Any], ...]:
+        """What the columns of the tables mean; see `Dynamics`."""
+        return self._images, self._image, self._index, self._label
 
     def observe(self, epoch: int, progress: ProgressFn) -> None:
         """After so many finished epochs. progress may raise Stopped: then nothing is written."""
         t, seen = self._trainer, dict[int, Floats]()
         backend = TorchBackend(t.average.net, t._info(), t.device)
-        for number, part in enumerate(self._loader, 1):
+        loader = make_loader(
+            t._info(), self._records, t._val_settings(), t.world
+        )  # anew, so that its processes do not wait for the next time
+        for number, part in enumerate(loader, 1):
             if part.indices:
                 raw = run(backend, to_input(part.images, t.device))
                 for i, found in zip(part.indices, decode(raw, part.boxes, conf=FAINT, iou=0.7, max_det=300, multi_label=True), strict=True):
                     seen[i] = how_well(self._records[i], found)
-            progress(number / len(self._loader), f"observed {len(seen)} training images")
+            progress(number / len(loader), f"observed {len(seen)} training images")
         whole: dict[int, Floats] = {i: values for part in t.world.gather(seen) for i, values in part.items()}
         if t.world.main:
             values = np.concatenate([whole[i] for i in range(len(self._records))], 1)
@@ -119,9 +132,8 @@ class Observer:
             self._write()
 
     def _write(self) -> None:
-        images = np.array([r.source_id or str(r.path.absolute()) for r in self._records], str)
         epochs, iou, confidence = (np.array([row[k] for row in self._rows]) for k in range(3))
-        table: dict[str, Any] = dict(zip(_NAMES, (epochs, images, self._image, self._index, self._label, iou, confidence), strict=True))
+        table: dict[str, Any] = dict(zip(_NAMES, (epochs, *self._objects, iou, confidence), strict=True))
         content = io.BytesIO()
         np.savez_compressed(content, **table)
         write_bytes(self._path, content.getvalue())
@@ -131,8 +143,9 @@ def how_well(record: ImageRecord, found: Instances) -> Floats:
     """(2, objects that are no crowd): IoU and confidence as in `Dynamics`."""
     classes = np.array([label.cls for label in record.instances], np.int64)
     free = [not label.crowd for label in record.instances]
-    table = overlaps(record, found, np.arange(len(found))) * (found.classes[:, None] == classes)
-    confidences = found.confidences[:, None]
+    kept = np.flatnonzero(np.isin(found.classes, classes))  # the overlaps of all others would be for nothing
+    table = overlaps(record, found, kept) * (found.classes[kept, None] == classes)
+    confidences = found.confidences[kept, None]
     iou = np.where(confidences >= SURE, table, 0).max(0, initial=0)
     confidence = np.where(table >= FOUND, confidences, 0).max(0, initial=0)
     return np.stack((iou, confidence)).astype(np.float32)[:, free]

@@ -63,7 +63,12 @@ class RunEnd:
 
 
 class TrainingListener:
-    """Derive from this and write the methods that you need. A listener that raises is dropped; the training goes on."""
+    """Derive from this and write the methods that you need. A listener that raises is dropped; the training goes on.
+
+    looks_at_predictions: whether it uses `RunEnd.found`, for which the predictions of all validation images are kept in memory.
+    """
+
+    looks_at_predictions = True
 
     def on_run_start(self, run: RunInfo) -> None:
         """Before the first step."""
@@ -95,6 +100,11 @@ class Listeners(TrainingListener):
 
     def __bool__(self) -> bool:
         return bool(self._listeners)
+
+    @property
+    def looks_at_predictions(self) -> bool:  # type: ignore[override]
+        """Whether one of them does."""
+        return any(listener.looks_at_predictions for listener in self._listeners)
 
     def on_run_start(self, run: RunInfo) -> None:
         self._running = True

@@ -103,7 +103,9 @@ class Predictor:
         settings = settings or PredictSettings()
         self.backend = backend
         if isinstance(settings, PredictSettings) and settings.engine != "local":
-            raise SettingsError(f"engine={settings.engine}: YOLO.train, fy.train and YOLO.predict can do that, this cannot: leave it out")
+            raise SettingsError(
+                f"engine={settings.engine}: only YOLO.train, fy.train and YOLO.predict can use a cluster; leave it out here"
+            )
         self.settings = settings if isinstance(settings, PredictSettings) else PredictSettings(**settings.model_dump())
         self.scores = tuple(scores)
         self.size = input_size(backend.info, self.settings.imgsz)

@@ -68,7 +68,7 @@ def image_files(source: Any) -> list[str]:
         listed: list[str] = []
         for item in source:
             single = isinstance(item, (str, Path)) and Path(item).suffix.lower() in IMAGE_SUFFIXES
-            listed += [str(item)] if single else image_files(item)  # one that is not there loses only itself
+            listed += [str(Path(item).expanduser())] if single else image_files(item)  # one that is not there loses only itself
         return listed
     if (
         not isinstance(source, (str, Path))

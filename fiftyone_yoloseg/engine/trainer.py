@@ -87,7 +87,8 @@ def train(
     last = checkpoint.path if settings.resume else None
     if last and list(names.values()) != list(checkpoint.names.values()):
         raise DataError(f"{data.origin}: its classes are not those of the run {last}: start a new run from that checkpoint, without resume")
-    cluster, devices = settings.engine == "ray", [] if by_torchrun() else device_names(settings.device)
+    cluster = settings.engine == "ray"
+    devices = [] if cluster or by_torchrun() else device_names(settings.device)  # those of a cluster are not this machine's
     if cluster and by_torchrun():
         raise SettingsError("engine=ray: Ray starts the processes itself: start this without torchrun")
     several = len(devices) > 1
@@ -309,7 +310,9 @@ class Trainer:
         )
 
     def _validate_best(self) -> Metrics:
-        wanted = self.world.from_main(lambda: bool(self.listeners))  # predictions of all images are worth memory only if somebody looks
+        wanted = self.world.from_main(
+            lambda: self.listeners.looks_at_predictions
+        )  # predictions of all images are worth memory only if somebody looks
         best = self.world.from_main(lambda: load_checkpoint(self.best))
         backend = TorchBackend(best.net, best.info, self.device)
         metrics = validate(

@@ -58,6 +58,8 @@ def connected() -> Iterator[Any]:
             "engine=ray: no Ray cluster runs on this machine: start one with `ray start --head`, "
             f"name one with {ADDRESS}=host:6379, or let {ADDRESS}=local start one here for this run"
         ) from None
+    except RuntimeError as error:  # of another version of Ray or Python
+        raise SettingsError(f"engine=ray: cannot join the cluster: {error}; install the same Ray and Python on all its machines") from None
     try:
         yield ray
     finally:

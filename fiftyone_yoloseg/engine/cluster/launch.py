@@ -102,6 +102,10 @@ def launch(ray: Any, room: Room, task: Task, argument: Any, handle: Handle) -> A
                 if over:
                     break
                 fitting.join(_PAUSE)
+        except ray.exceptions.RayActorError:
+            raise ProcessError(
+                "the machine through which the workers report was lost; train on with resume=true model=<run>/weights/last.pt"
+            ) from None
         finally:
             ray.kill(post)  # workers that are still there end when they ask it next
     if failed or ended[0] is not None:
@@ -119,11 +123,9 @@ def _cause(told: list[Failure], error: BaseException | None, room: Room) -> User
             f"process {silent[0]} of {room.workers} on the Ray cluster has died (killed, out of memory, or its machine was lost); the others were ended"
         )
     ours.debug("%s", error)
-    return (
-        error_of(told)
-        if told
-        else ProcessError(f"Ray could not run the training: {(str(error).strip().splitlines() or [type(error).__name__])[-1][:300]}")
-    )
+    if told:
+        return error_of(told)
+    return ProcessError(f"Ray could not run the training: {(str(error).strip().splitlines() or [type(error).__name__])[-1][:300]}")
 
 
 def _run(given: dict[str, Any]) -> None:
