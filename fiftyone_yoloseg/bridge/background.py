@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import site
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +68,20 @@ class BackgroundJob:
         return str((_read(self.folder / "spec.json") or {}).get("job", ""))
 
     def status(self) -> Status:
-        for _ in range(2):  # a job may end between the look at its files and the look at its process
+        for _ in range(2):  # it may end between the look at its files and the look at its process
             if (result := _read(self.folder / "result.json")) is not None:
                 return Status("done", 1.0, "done", result)
             if (error := _read(self.folder / "error.json")) is not None:
                 state = "cancelled" if error.get("cancelled") else "failed"
                 return Status(state, 1.0, state, error=error["message"])
-            if self._alive():
+            if self._elsewhere() or self._alive():
                 progress = _read(self.folder / "progress.json") or {}
                 asked = (self.folder / STOP).exists() or (self.folder / CANCEL).exists()
                 state = "stopping" if asked else "running"
                 label = progress.get("label", "starting")
                 return Status(state, progress.get("share", 0.0), label, memory=progress.get("memory") or {})
+        if (self.folder / CANCEL).exists():
+            return Status("cancelled", 1.0, "cancelled", error="cancelled: its process was ended")
         message = f"the process of job {self.name} has ended without a result; its log: {self.folder / 'log.txt'}"
         lines = self.log_tail(8)
         return Status("failed", 1.0, "failed", error="\n".join([message, "its last lines:", *lines] if lines else [message]))
@@ -112,29 +116,42 @@ class BackgroundJob:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.status().active:
             time.sleep(0.1)
-        if not self.status().active:
+        if not self.status().active or self._elsewhere():
             return
         process = self._process()
         if process is not None:
             with contextlib.suppress(psutil.NoSuchProcess):
-                family = [*process.children(recursive=True), process]
                 process.suspend()  # so that it starts no others meanwhile
+                family = [*process.children(recursive=True), process]
                 for member in family:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         member.kill()
+                psutil.wait_procs(family, timeout=1)  # they are gone when the job says that they are
         message = f"cancelled: it had not stopped after {PATIENCE:g} seconds, and its process was ended"
         write_json(self.folder / "error.json", {"message": message, "cancelled": True})
         job_register.close_lost(self.name, self._dataset(), "cancelled", message)
 
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of its work."""
+        options: dict[str, Any] = self._params().get("options", {})
+        return options
+
+    def _params(self) -> dict[str, Any]:
+        params: dict[str, Any] = (_read(self.folder / "spec.json") or {}).get("params", {})
+        return params
+
     def _dataset(self) -> str | None:
-        spec = _read(self.folder / "spec.json") or {}
-        name: str | None = spec.get("params", {}).get("dataset")
-        return name
+        return self._params().get("dataset")
 
     def _process(self) -> psutil.Process | None:
         """The worker, if it lives on this machine."""
         worker = _read(self.folder / "worker.json")
         return None if worker is None else living(worker)
+
+    def _elsewhere(self) -> bool:
+        """Whether another machine runs it, whose processes we can neither see nor end: of its state only its files tell."""
+        host = (_read(self.folder / "worker.json") or {}).get("host", "")
+        return bool(host) and host != socket.gethostname()
 
     def _alive(self) -> bool:
         if (self.folder / "worker.json").exists():
@@ -174,14 +191,17 @@ def start(job: str, params: Params, jobs_dir: Path) -> BackgroundJob:
     if package_root not in site.getsitepackages():
         environment["PYTHONPATH"] = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "fiftyone_yoloseg.bridge.worker", "--detach", str(folder / "spec.json")]
-    subprocess.run(command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    try:
+        subprocess.run(command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    except subprocess.SubprocessError as error:
+        raise UserError(f"the process of job {folder.name} could not be started ({error}); its log: {folder / 'log.txt'}") from None
     return BackgroundJob(folder)
 
 
 def jobs_of(dataset: Any | None, *kinds: str, limit: int = 20) -> list[BackgroundJob]:
     """The jobs of a dataset that are registered in the database and still have their folder, newest first; None: those that make a dataset."""
     found = (BackgroundJob(Path(record["payload"]["folder"])) for record in job_register.records(dataset, kinds))
-    return [job for job in found if (job.folder / "spec.json").exists()][:limit]
+    return list(islice((job for job in found if (job.folder / "spec.json").exists()), limit))
 
 
 def active_jobs(dataset: Any | None, *kinds: str) -> dict[BackgroundJob, Status]:

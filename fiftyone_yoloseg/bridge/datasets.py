@@ -16,15 +16,20 @@ from .labels import record_to_detections
 ORIGIN = "yoloseg_origin"
 
 
+def check_free(name: str) -> None:
+    """Raises DataError if a dataset of that name exists that `create_dataset` did not make."""
+    ensure_database()
+    if fo.dataset_exists(name) and ORIGIN not in fo.load_dataset(name).info:
+        raise DataError(f"a FiftyOne dataset {name!r} exists and is not ours to replace: choose another name")
+
+
 def create_dataset(data: SegmentationData, name: str, label_field: str = "ground_truth") -> Any:
     """A persistent dataset whose samples carry masks and are tagged with their split. Replaces one that this function made.
 
     Raises DataError if a dataset of that name exists that came from elsewhere.
     """
-    ensure_database()
+    check_free(name)
     if fo.dataset_exists(name):
-        if ORIGIN not in fo.load_dataset(name).info:
-            raise DataError(f"a FiftyOne dataset {name!r} exists and is not ours to replace: choose another name")
         fo.delete_dataset(name)
     dataset = fo.Dataset(name, persistent=True)
     dataset.info[ORIGIN] = data.origin
@@ -44,7 +49,10 @@ def create_dataset(data: SegmentationData, name: str, label_field: str = "ground
 def synthetic_dataset(name: str, *, train: int = 160, val: int = 40, seed: int = 0) -> Any:
     """A small dataset to try things on: images of discs, squares and rings with exact masks in "ground_truth", tagged train and val.
 
-    Persistent; the images are drawn into FiftyOne's default folder for datasets. Replaces one of that name that we made; raises DataError for another's.
+    Persistent; the images are drawn into <FiftyOne's default folder for datasets>/yoloseg/synthetic. Replaces one of that name that we made; raises
+    DataError for another's, before anything is drawn.
     """
-    data = write_synthetic(Path(fo.config.default_dataset_dir) / name, train=train, val=val, seed=seed)
+    check_free(name)
+    folder = Path(fo.config.default_dataset_dir) / "yoloseg" / "synthetic" / name  # a name of its own: the zoo's datasets lie beside it
+    data = write_synthetic(folder, train=train, val=val, seed=seed)
     return create_dataset(data, name)

@@ -63,14 +63,7 @@ def error_types(
         raise DataError(f"no sample of this view can be read, the first: {left_out[0]}")
     tell = progress or (lambda share, label: None)
     tell(0.9, f"what {len(errors.errors)} errors cost")
-    costs, rows = errors.object_costs(), dict[str, list[tuple[str, str, dict[str, Any]]]]()
-    cases: list[ErrorCase] = []
-    for error, cost in zip(errors.errors, costs, strict=True):
-        case = seen[error.image].case(error, cost, names)
-        missed = case.prediction_id is None
-        at = case.label_id if missed else case.prediction_id
-        rows.setdefault(paths[0 if missed else 1], []).append((case.sample_id, str(at), {f"{key}": case.kind, f"{key}_cost": cost}))
-        cases.append(case)
+    cases = [seen[error.image].case(error, cost, names) for error, cost in zip(errors.errors, errors.object_costs(), strict=True)]
     result = _report((pred_field, gt_field), len(seen), errors, cases, names, left_out)
     if report is not None:
         tell(0.95, "pictures of the most expensive errors")
@@ -78,7 +71,9 @@ def error_types(
         write_page(view, result, result.page)
     if key is not None:
         clear_attributes(view, paths, [key, f"{key}_cost"])
-        for path, values in rows.items():
+        for path, missed in zip(paths, (True, False), strict=True):
+            mine = [c for c in cases if (c.prediction_id is None) == missed]
+            values = ((c.sample_id, str(c.label_id if missed else c.prediction_id), {key: c.kind, f"{key}_cost": c.cost}) for c in mine)
             write_attributes(view, path, values)
         result.views = save_views(view, key, {kind: gt_field if kind == "missed" else pred_field for kind in KINDS}, key)
     tell(1.0, result.headline())

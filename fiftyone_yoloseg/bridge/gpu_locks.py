@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from ..errors import Stopped
+from ..errors import Stopped, UserError
 from ..types import ProgressFn
 
 _POLL = 0.5
@@ -54,7 +54,12 @@ def held(names: Sequence[str], who: str, progress: ProgressFn, should_stop: Call
 def _folder() -> Path:
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     folder = Path(tempfile.gettempdir()) / f"yoloseg-gpus-{user}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be used to take turns on the GPU ({error.strerror}); remove it, or do not wait (share_gpu)"
+        ) from None
     return folder
 
 

@@ -94,16 +94,23 @@ class Heartbeat(threading.Thread):
         """Say how it ended. state: "done", "failed" or "cancelled"."""
         self._over.set()
         self.join(2 * BEAT)
-        close(self._coordinator, self._job, self._token, state, message)
+        try:
+            if close(self._coordinator, self._job, self._token, state, message) is None and (claimed := self._coordinator.claim(self._job)):
+                close(self._coordinator, self._job, claimed["fencing_token"], state, message)  # the lease had lapsed meanwhile
+        except (PyMongoError, TransientJobConflict):  # its result is in its folder all the same
+            log.exception("job %s could not tell the database how it ended", self._job)
 
 
-def close(jobs: TransientJobCoordinator, name: str, token: int, state: str, message: str) -> None:
+def close(jobs: TransientJobCoordinator, name: str, token: int, state: str, message: str) -> Record | None:
+    """The record as it is then, None if the token's lease has lapsed."""
+    closed: Record | None
     if state == "done":
-        jobs.complete(name, token, {"summary": message})
+        closed = jobs.complete(name, token, {"summary": message})
     elif state == "cancelled":
-        jobs.cancel(name, token)
+        closed = jobs.cancel(name, token)
     else:
-        jobs.fail(name, token, message)
+        closed = jobs.fail(name, token, message)
+    return closed
 
 
 def close_lost(name: str, dataset: str | None, state: str, message: str) -> None:

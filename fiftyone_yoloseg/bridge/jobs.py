@@ -20,7 +20,8 @@ Params = dict[str, Any]
 Result = dict[str, Any]
 Job = Callable[[Params, ProgressFn, Callable[[], bool]], Result]
 _LISTED = 10
-ON_A_DEVICE = {"train", "validate", "predict"}  # jobs with a `device` setting
+ON_A_DEVICE = {"train", "validate", "predict", "export", "select_to_label", "review"}
+"""Jobs in which a network runs; of a review only where the model proposes."""
 
 
 def run(name: str, params: Params, progress: ProgressFn | None = None, should_stop: Callable[[], bool] | None = None) -> Result:
@@ -28,11 +29,24 @@ def run(name: str, params: Params, progress: ProgressFn | None = None, should_st
     if name not in JOBS:
         raise UserError(f"no job is called {name!r}: there are {', '.join(JOBS)}")
     progress, should_stop = progress or (lambda share, label: None), should_stop or (lambda: False)
-    if name not in ON_A_DEVICE or params.get("share_gpu"):
+    runs_a_network = name in ON_A_DEVICE and params["options"].get("action", "prelabel") == "prelabel"
+    if not runs_a_network or params.get("share_gpu"):
         return JOBS[name](params, progress, should_stop)
     who = str(params.get("job") or f"a {name} of process {os.getpid()}")
-    with held(gpus(params["options"].get("device")), who, progress, should_stop):
+    device = params["options"].get("device") or ("cpu" if name == "export" else None)  # the others take a GPU if there is one
+    with held(gpus(device), who, progress, should_stop):
         return JOBS[name](params, progress, should_stop)
+
+
+def _stoppable(progress: ProgressFn, should_stop: Callable[[], bool], message: str) -> ProgressFn:
+    """A progress function that raises Stopped on request - but not once everything is written."""
+
+    def step(share: float, label: str) -> None:
+        if share < 1 and should_stop():
+            raise Stopped(message)
+        progress(share, label)
+
+    return step
 
 
 def view_params(view: Any, **options: Any) -> Params:
@@ -148,13 +162,8 @@ def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
     from .run_registry import leak_note
     from .runs import recall
 
-    def step(share: float, label: str) -> None:
-        if should_stop():
-            raise Stopped("the evaluation was stopped; nothing was written")
-        progress(share, label)
-
     view, options = load_view(params), params["options"]
-    results = evaluate(view, **options, progress=step)
+    results = evaluate(view, **options, progress=_stoppable(progress, should_stop, "the evaluation was stopped; nothing was written"))
     facts, box = results.facts, results.coco["bbox"]
     kind, mask = next((name, results.coco[key]) for key, name in (("segm", "mask"), ("boundary", "boundary")) if key in results.coco)
     counts = {name: int(sum(n or 0 for n in view.values(f"{options['eval_key']}_{name}"))) for name in ("tp", "fp", "fn")}
@@ -184,13 +193,9 @@ def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
 def compare(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from .compare import compare
 
-    def step(share: float, label: str) -> None:
-        if should_stop():
-            raise Stopped("the comparison was stopped; nothing was written")
-        progress(share, label)
-
     options = dict(params["options"])
     fields = [options.pop("first"), options.pop("second"), *options.pop("more", ())]
+    step = _stoppable(progress, should_stop, "the comparison was stopped; nothing was written")
     report = compare(load_view(params), *fields, **options, progress=step)
     return _json({"summary": report.markdown(), **report.to_dict()})
 
@@ -198,11 +203,7 @@ def compare(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
 def error_types(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from .error_types import error_types
 
-    def step(share: float, label: str) -> None:
-        if should_stop():
-            raise Stopped("the search for kinds of errors was stopped")
-        progress(share, label)
-
+    step = _stoppable(progress, should_stop, "the search for kinds of errors was stopped")
     report = error_types(load_view(params), **params["options"], progress=step)
     lines = [report.markdown(), *([f"Report with pictures: `{report.page}`"] if report.page else [])]
     return _json({"summary": _markdown(lines) + _listing([str(p) for p in report.left_out], "left out"), **report.to_dict()})

@@ -9,6 +9,7 @@ from typing import Any
 import fiftyone as fo
 
 from ..errors import UserError
+from .provenance import PROVENANCE_FIELDS, REVIEW_FIELDS
 from .views import label_path
 
 _BATCH = 5000
@@ -40,8 +41,19 @@ def clear_attributes(view: Any, paths: Sequence[str], names: Sequence[str]) -> N
         view._dataset._sample_collection.update_many(old, {"$unset": {f"{path}.$[].{name}": "" for name in names}})
 
 
-OWN = frozenset({*fo.Detection._fields_ordered, *fo.Polyline._fields_ordered, "_id", "_cls", "iscrowd"})
-"""What makes a label: never to be overwritten with something else."""
+OWN = frozenset(
+    {
+        *fo.Detection._fields_ordered,
+        *fo.Polyline._fields_ordered,
+        "_id",
+        "_cls",
+        "iscrowd",
+        *PROVENANCE_FIELDS,
+        *REVIEW_FIELDS,
+        "model_hash",
+    }
+)
+"""What makes a label, and what tells whose work it is: never to be overwritten with something else."""
 
 
 def check_key(view: Any, key: str, fields: Sequence[str], verdicts: Sequence[str], more: Sequence[str] = ()) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from . import background
 from .background import BackgroundJob, Status
 from .coco_evaluation import METHOD
-from .run_registry import KEY, Run, runs
+from .run_registry import Run, runs
 
 BOX = "metrics/mAP50-95(B)"
 _RECENT = 24 * 3600  # seconds in which a failed job is still shown
-_cached: dict[tuple[str, str], dict[str, Any]] = {}
+_cached: dict[tuple[str, str, str], dict[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,16 @@ def evaluations(dataset: Any) -> dict[str, str]:
 
 
 def evaluation(dataset: Any, key: str) -> dict[str, Any]:
-    """The numbers of an evaluation: {"coco": as its results have them, "counts", "confusion": (classes, rows by truth, columns as predicted), "pr": {class: (recall, precision)}}."""
-    stamp = str(dataset._doc.evaluations[key].timestamp)
-    if (key, stamp) not in _cached:
+    """The numbers of an evaluation: {"coco", "facts": as its results have them, "confusion": (classes, rows by truth, columns as predicted), "recall",
+    "pr": {class: precision at each recall}, "pred_field", "gt_field", "stamp": tells it from an earlier one of the same name}."""
+    when = dataset._doc.evaluations[key].timestamp
+    known = str(dataset._doc.id), key, str(when)
+    found = _cached.get(known)
+    if found is None:
+        found = {**_read_evaluation(dataset, key), "stamp": f"{when:%Y%m%d%H%M%S%f}"}
         _cached.clear()
-        _cached[key, stamp] = _read_evaluation(dataset, key)
-    return _cached[key, stamp]
+        _cached[known] = found
+    return found
 
 
 def _read_evaluation(dataset: Any, key: str) -> dict[str, Any]:
@@ -95,9 +99,3 @@ def _read_evaluation(dataset: Any, key: str) -> dict[str, Any]:
         "pred_field": info.pred_field,
         "gt_field": info.gt_field,
     }
-
-
-def best_epoch(history: dict[str, list[float]]) -> int | None:
-    """The epoch with the highest mask mAP; None where none is above 0."""
-    scored = [(score, int(epoch)) for score, epoch in zip(history.get(KEY, []), history.get("epoch", []), strict=True) if score > 0]
-    return max(scored)[1] if scored else None

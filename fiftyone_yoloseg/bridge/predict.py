@@ -36,7 +36,7 @@ Samples = list[tuple[str, str]]
 """(sample id, file)"""
 _BATCH = 8
 _READERS = 2
-"""Threads that decode images; on our machine four were no faster, with the network beside them."""
+"""Threads that decode images."""
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from .models import Source
 MARK = "predicted_by"
 """Attribute of Detections."""
 _DIGITS = 16
-_NO_MATTER = {"batch", "device", "vid_stride"}
+_NO_MATTER = {"batch", "device", "vid_stride", "threads", "engine", "ray_workers"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ def manage(view: Any, *, action: str, run: str, name: str | None = None, other: 
     """Rename, delete, compare or show runs of a dataset; returns what to tell. Raises UserError."""
     found = run_registry.find(view, run)
     if action == "rename":
-        renamed = found.rename(name or "")
+        if not name:
+            raise UserError("action='rename': give the new name (name=...)")
+        renamed = found.rename(name)
         return {"summary": f"**{run}** is now **{renamed.name}**. Its files stay in `{renamed.dir}`", "run": renamed.name}
     if action == "delete":
         found.delete(files=files)
@@ -27,7 +29,9 @@ def manage(view: Any, *, action: str, run: str, name: str | None = None, other: 
             "run": run,
         }
     if action == "compare":
-        differs = run_registry.compare_runs(found, run_registry.find(view, other or ""))
+        if not other:
+            raise UserError("action='compare': name the run to compare with (other=...)")
+        differs = run_registry.compare_runs(found, run_registry.find(view, other))
         lines = [f"| | {run} | {other} |", "|---|---|---|"]
         lines += [
             f"| {key.removeprefix('metrics/')} | {_text(a)} | {_text(b)} |" for part in differs.values() for key, (a, b) in part.items()
@@ -40,6 +44,17 @@ def manage(view: Any, *, action: str, run: str, name: str | None = None, other: 
     raise UserError(f"action={action!r}: rename, delete, compare or samples")
 
 
+def resumed(run: run_registry.Run) -> dict[str, Any]:
+    """The params of the job that goes on with a run. Raises UserError if it cannot, or if a job does already: two would write into one folder."""
+    from .background import active_jobs
+    from .jobs import view_params
+
+    options = run.resume_options()
+    if any(job.options().get("model") == options["model"] for job in active_jobs(run.dataset, "train")):
+        raise UserError(f"run '{run.name}' is being resumed already")
+    return view_params(run.trained_view(), **options)
+
+
 def loop_options(
     run: str, project: str, *, train: dict[str, Any], label_field: str, predictions: str, eval_key: str, format: str
 ) -> dict[str, Any]:
@@ -47,12 +62,14 @@ def loop_options(
     folder = Path(project) / run
     if folder.exists():
         raise UserError(f"name={run!r}: there is a run in {folder}; give another name")
-    best, device = str(folder / "weights" / "best.pt"), {"device": train["device"]} if train.get("device") is not None else {}
+    best, device = str(folder / "weights" / "best.pt"), dict[str, str]()
+    if train.get("device") is not None:
+        device = {"device": str(train["device"]).strip("[]() ").split(",")[0]}  # several are for the training alone
     return {
         "train": {**train, "name": run, "project": project, "label_field": label_field},
         "predict": {"model": best, "label_field": predictions, **device},
         "evaluate": {"pred_field": predictions, "gt_field": label_field, "eval_key": eval_key, "iou": 0.5},
-        "export": {"model": best, "format": format},
+        "export": {"model": best, "format": format, **device},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import platform
@@ -13,17 +14,22 @@ from typing import Any
 
 import fiftyone as fo
 import torch
+from pymongo.errors import PyMongoError
 
 from .. import __version__
 from ..engine.events import EpochInfo, RunEnd, RunInfo, TrainingListener, calm_phase
 from ..engine.state import fingerprint
+from ..runtime.reports import file_sha256
 from . import runs as memory
-from .models import file_sha256
 from .run_registry import amend, runs
+
+log = logging.getLogger(__name__)
 
 
 class RunKeeper(TrainingListener):
     """Enters a training in the registry when it begins, and what became of it when it ends."""
+
+    looks_at_predictions = False
 
     def __init__(self, view: Any, facts: Mapping[str, Any], splits: Mapping[str, Any]) -> None:
         self.view, self.facts, self.splits, self.key = view, dict(facts), splits, ""
@@ -50,14 +56,15 @@ class RunKeeper(TrainingListener):
         }
         known = runs(self.view)
         earlier = next((r for r in known if r.dir == run.dir.absolute()), None)
-        if earlier:  # it is resumed, or wrote into its folder once more
+        if earlier and run.settings.resume:
             self.key = earlier.key
-            if run.settings.resume:
-                for own in ("settings", "model", "origin"):  # it goes on with its own
-                    del facts[own]
+            for own in ("settings", "model", "origin"):  # it goes on with its own
+                del facts[own]
             amend(self.view._dataset, self.key, **facts)
             return
-        taken = {r.name for r in known}  # runs of several projects may have folders of one name
+        if earlier:  # its folder is used again: what is remembered is of files that are gone, and of other samples
+            self.view._dataset.delete_run(earlier.key)
+        taken = {r.name for r in known if r is not earlier}  # runs of several projects may have folders of one name
         name = next(n for i in range(1, len(taken) + 2) if (n := run.dir.name if i == 1 else f"{run.dir.name}_{i}") not in taken)
         self.key = memory.remember(self.view, "train", name, **facts, metrics={})
         dataset = self.view._dataset
@@ -66,7 +73,10 @@ class RunKeeper(TrainingListener):
 
     def on_epoch_end(self, epoch: EpochInfo) -> None:
         if epoch.best and epoch.metrics and self.key:
-            amend(self.view._dataset, self.key, metrics=_finite(epoch.metrics.results_dict), best_epoch=epoch.epoch)
+            try:
+                amend(self.view._dataset, self.key, metrics=_finite(epoch.metrics.results_dict), best_epoch=epoch.epoch)
+            except PyMongoError:  # the end is still to be entered
+                log.exception("the registry of runs could not be told of epoch %d", epoch.epoch)
 
     def on_run_end(self, end: RunEnd) -> None:
         result = end.result

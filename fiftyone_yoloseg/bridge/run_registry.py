@@ -107,12 +107,17 @@ class Run:
 
     def rename(self, name: str) -> Run:
         """Give it another name; its files stay where they are. Raises UserError."""
+        if self.state == "running":
+            raise UserError(f"run '{self.name}' is under way: rename it when it has ended")
         key = _TRAIN + name
         check_run_name(name)
         if self.dataset.has_run(key):
             raise UserError(f"'{self.dataset.name}' has a run '{name}' already: choose another name")
         self.dataset.rename_run(self.key, key)
         amend(self.dataset, key, about=name)
+        for facts in memory.recall(self.dataset, "export"):
+            if facts.get("training") == self.name:
+                amend(self.dataset, memory.key_of("export", facts["about"]), training=name)
         return find(self.dataset, name)
 
     def delete(self, *, files: bool = False) -> None:
@@ -207,7 +212,7 @@ def leak_note(view: Any, model: str | Path | None) -> str | None:
         return None
     return (
         f"**{seen} of these {len(view)} samples were trained on** by run `{run.name}`: these numbers are better than those on new images. "
-        f"`fy.runs(dataset)[...].view('val')` are samples that it has not seen"
+        f'in the YOLO-seg panel, run `{run.name}`, "Show what it was validated on" shows samples that it did not learn from'
     )
 
 

@@ -20,7 +20,7 @@ def remember(view: Any, kind: Kind, about: str, **facts: Any) -> str:
     """
     dataset = view._dataset
     dataset.reload()  # another process may have added runs
-    key = f"{_PREFIX}_{kind}_" + re.sub(r"\W", "_", about)
+    key = key_of(kind, about)
     if kind == "train":
         base, n = key, 2
         while dataset.has_run(key):
@@ -28,6 +28,11 @@ def remember(view: Any, kind: Kind, about: str, **facts: Any) -> str:
     config = dataset.init_run(tool=_PREFIX, kind=kind, about=about, time=_now(), **facts)
     view.register_run(key, config, overwrite=True)
     return key
+
+
+def key_of(kind: Kind, about: str) -> str:
+    """Under which facts are remembered; trainings of one name get numbers behind it."""
+    return f"{_PREFIX}_{kind}_" + re.sub(r"\W", "_", about)
 
 
 def recall(view: Any, kind: Kind) -> list[dict[str, Any]]:

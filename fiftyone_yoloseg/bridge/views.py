@@ -63,19 +63,18 @@ def in_slice(view: Any, name: str | None) -> Any:
 
 
 def label_fields(view: Any, limit: int | None = None) -> list[LabelField]:
-    """The Detections and Polylines fields of a view, those with most masks first. limit: count only the labels of the first samples, if there
-    are more, because counting masks reads all labels."""
+    """The Detections and Polylines fields of a view, those with most masks first. limit: of each field count only the first samples that have
+    labels there, if the view has more samples, because counting masks reads all labels."""
     among = limit if limit is not None and len(view) > limit else None
-    view = view.limit(among) if among else view
     found = [(name, kind) for name, f in view.get_field_schema(embedded_doc_type=fo.Label).items() if (kind := _LISTS.get(f.document_type))]
-    counts = []
+    values: list[int] = []
     for name, kind in found:
         path = f"{name}.{kind}"
         is_mask = (
             fo.ViewField("filled") == True if kind == "polylines" else (fo.ViewField("mask") != None) | (fo.ViewField("mask_path") != None)
         )
-        counts += [fo.Count(path), fo.Count(fo.ViewField(path).filter(is_mask), _unwind=True)]
-    values = view.aggregate(counts) if counts else []
+        some = view.match(fo.ViewField(path).length() > 0).limit(among) if among else view
+        values += some.aggregate([fo.Count(path), fo.Count(fo.ViewField(path).filter(is_mask), _unwind=True)])
     fields = [LabelField(name, kind, int(values[2 * i]), int(values[2 * i + 1]), among) for i, (name, kind) in enumerate(found)]
     return sorted(fields, key=lambda f: (-f.masks, f.name))
 

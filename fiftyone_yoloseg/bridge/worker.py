@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--detach"]:
         return _detach(Path(arguments[1]))
     folder = Path(arguments[0]).absolute().parent
-    write_json(folder / "worker.json", {"pid": os.getpid(), "started": time.time()})
+    write_json(folder / "worker.json", {"pid": os.getpid(), "started": time.time(), "host": socket.gethostname()})
     try:
         spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
         result = _work(folder, spec)

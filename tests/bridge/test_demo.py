@@ -70,3 +70,24 @@ def test_demo_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no such folder"):
         demo(DemoSettings(data=tmp_path / "nowhere", out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_synthetic_dataset_touches_nothing_of_others(fiftyone_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a dataset of that name, nor the folder in which FiftyOne's zoo has one of that name."""
+    import fiftyone_yoloseg as fy
+
+    monkeypatch.setattr(fiftyone_db.config, "default_dataset_dir", str(tmp_path))
+    zoo = tmp_path / "quickstart" / "images" / "train" / "00000.png"
+    zoo.parent.mkdir(parents=True)
+    zoo.write_bytes(b"of the zoo")
+    made = fy.synthetic_dataset("quickstart", train=2, val=1)
+    assert made.count("ground_truth.detections") > 2 and made.count_sample_tags() == {"train": 2, "val": 1}
+    assert len(fy.synthetic_dataset("quickstart", train=1, val=1)) == 2, "our own is replaced"
+    assert zoo.read_bytes() == b"of the zoo" and len(list((tmp_path / "quickstart").rglob("*.png"))) == 1
+    fiftyone_db.delete_dataset("quickstart")
+    theirs = fiftyone_db.Dataset("quickstart")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match="exists and is not ours to replace"):
+        fy.synthetic_dataset("quickstart", train=3, val=1)
+    assert sorted(tmp_path.rglob("*")) == before
+    theirs.delete()

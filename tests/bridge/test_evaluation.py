@@ -376,7 +376,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(scene: A
     assert np.count_nonzero(evaluate(scene, "predictions", compute_mAP=False).ytrue == "cat") == 1
 
 
-@pytest.mark.parametrize("eval_key", ["label", "mask", "confidence", "iscrowd"])
+@pytest.mark.parametrize("eval_key", ["label", "mask", "confidence", "iscrowd", "origin", "model_hash"])
 def test_an_evaluation_cannot_be_named_as_what_makes_a_label(dataset: Any, eval_key: str) -> None:
     before = list(dataset._sample_collection.find())
     with pytest.raises(UserError, match="is an attribute of every label"):

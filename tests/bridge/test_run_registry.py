@@ -86,3 +86,51 @@ def test_a_training_that_breaks_says_so(coco: Any, tmp_path: Path) -> None:
     assert run.state == "failed" and run.facts["error"] == "MemoryError: no room"
     run_registry.amend(coco, run.key, state="running", process={**run.facts["process"], "pid": 2**22 + 1})
     assert fy.runs(coco)[0].state == "interrupted"  # nobody with that number lives
+
+
+def test_a_folder_that_is_used_again_is_another_run(coco: Any, tmp_path: Path) -> None:
+    """With exist_ok: of the first one neither samples nor metrics are left."""
+    train, val = coco.match_tags("train"), coco.match_tags("val")
+    for view, held_out in ((train, val), (val, train)):
+        fy.train(view, val=held_out, epochs=1, name="again", project=str(tmp_path), exist_ok=True, **OPTIONS)
+    (run,) = fy.runs(coco)
+    assert set(run.sample_ids()) == set(val.values("id")) and set(run.sample_ids("val")) == set(train.values("id"))
+    run_registry.amend(coco, run.key, state="running", process={"pid": 1, "started": 0, "host": "another machine"})
+    (run,) = fy.runs(coco)
+    for refused in (lambda: run.rename("other"), run.delete):
+        with pytest.raises(UserError, match="'again' is under way"):
+            refused()
+
+
+def test_a_run_is_resumed_once(coco: Any, tmp_path: Path) -> None:
+    from fiftyone_yoloseg.bridge import background, run_jobs
+
+    fy.train(coco, epochs=3, name="stopped", project=str(tmp_path), should_stop=lambda: True, **OPTIONS)
+    (run,) = fy.runs(coco)
+    params = run_jobs.resumed(run)
+    job = background.start("train", params, tmp_path / "jobs")
+    with pytest.raises(UserError, match="run 'stopped' is being resumed already"):
+        run_jobs.resumed(run)
+    job.cancel().join(30)
+
+
+def test_the_process_of_another_machine_is_left_alone(coco: Any, tmp_path: Path) -> None:
+    """Its number may be that of a process of ours."""
+    import json
+    import subprocess
+    import sys
+
+    from fiftyone_yoloseg.bridge import background
+
+    folder = tmp_path / "train-20260101-000000"
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as innocent:
+        spec = {"job": "train", "params": {"dataset": coco.name}}
+        (folder / "spec.json").write_text(json.dumps(spec))
+        (folder / "worker.json").write_text(json.dumps({"pid": innocent.pid, "started": 9e9, "host": "elsewhere"}))
+        job = background.BackgroundJob(folder)
+        assert job.status().state == "running"
+        job.cancel().join(30)
+        assert innocent.poll() is None and job.status().state == "stopping" and not (folder / "error.json").exists()
+        assert innocent.stdin is not None
+        innocent.stdin.close()

@@ -170,7 +170,7 @@ def test_a_killed_process_loses_nothing_that_was_written(dataset: Any, lively_fi
 
 
 def test_a_folder_is_a_model_with_a_hash_too(tmp_path: Path, lively_file: Path) -> None:
-    from fiftyone_yoloseg.bridge.models import file_sha256
+    from fiftyone_yoloseg.runtime.reports import file_sha256
 
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
