@@ -25,7 +25,6 @@ class ErrorTypes(JobOperator):
     description = "What kind of error each wrong prediction and each missed object is, and what it costs in AP"
     risk = RiskLevel.MEDIUM
     changes_samples = True
-    own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
         view, fields, gt_field = truth_field(ctx, form)

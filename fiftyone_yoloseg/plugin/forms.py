@@ -293,7 +293,7 @@ def field_choices(fields: Sequence[LabelField]) -> dict[str, str]:
 
 
 def _among(field: LabelField) -> str:
-    return "" if field.among is None else f" in the first {field.among} samples"
+    return "" if field.among is None else f" in the first {field.among} samples that have any"
 
 
 def forget_fields() -> None:

@@ -128,6 +128,8 @@ class Predict(JobOperator):
         missing = form.flag(
             "resume", "Only what is missing", "Leave out samples that this model, with these settings, has predicted before"
         )
+        if overwrite and missing:
+            form.refuse("replace these labels, or predict only what is missing: choose one", "both")
         settings = form.settings(
             PredictSettings, ("conf", "imgsz", "batch", "device"), hidden=("vid_stride", "engine", "ray_workers"), suggested={"batch": 8}
         )

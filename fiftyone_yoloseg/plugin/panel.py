@@ -15,7 +15,7 @@ from fiftyone.operators import types
 from fiftyone.operators.categories import Categories
 
 from ..bridge import background, defaults, panel_data, run_registry
-from ..bridge.jobs import view_params
+from ..bridge.run_jobs import resumed
 from ..bridge.run_registry import Run
 from ..errors import UserError
 from . import panel_tabs
@@ -146,8 +146,7 @@ class YolosegPanel(foo.Panel):
     def resume(self, ctx: Any) -> None:
         def act() -> None:
             run = run_registry.find(ctx.dataset, ctx.params["run"])
-            params = view_params(run.trained_view(), **run.resume_options())
-            background.start("train", params, defaults.work_dir(ctx.dataset) / "jobs")
+            background.start("train", resumed(run), defaults.work_dir(ctx.dataset) / "jobs")
             ctx.panel.set_state("selected", run.key)
 
         self._try(ctx, act)
@@ -156,16 +155,23 @@ class YolosegPanel(foo.Panel):
         ctx.prompt(_URI + "manage_runs", params={"run": ctx.params["run"]})
 
     def show_verdict(self, ctx: Any) -> None:
-        key, verdict = ctx.params["evaluation"], ctx.params["verdict"]
-        config = ctx.dataset.get_evaluation_info(key).config
-        field = config.gt_field if verdict == "fn" else config.pred_field
-        ctx.ops.set_view(view=ctx.dataset.filter_labels(field, fo.ViewField(key) == verdict))
+        def act() -> None:
+            key, verdict = ctx.params["evaluation"], ctx.params["verdict"]
+            if key not in panel_data.evaluations(ctx.dataset):
+                raise UserError(f"there is no evaluation '{key}' any more")
+            config = ctx.dataset.get_evaluation_info(key).config
+            field = config.gt_field if verdict == "fn" else config.pred_field
+            ctx.ops.set_view(view=ctx.dataset.filter_labels(field, fo.ViewField(key) == verdict))
+
+        self._try(ctx, act)
 
     def show_confused(self, ctx: Any) -> None:
         """The objects of a cell of the confusion matrix: y is the truth, x what was predicted."""
 
         def act() -> None:
             found = panel_data.evaluations(ctx.dataset)
+            if not found:
+                raise UserError("there is no evaluation any more")
             key = panel_tabs.known(ctx.panel.state.evaluation, list(found), next(iter(found)))
             results = ctx.dataset.load_evaluation_results(key)
             pairs = zip(results.ytrue, results.ypred, results.ytrue_ids, results.ypred_ids, strict=True)

@@ -12,6 +12,7 @@ from fiftyone.operators import types
 from ..bridge import panel_data
 from ..bridge.panel_data import BOX, ActiveJob, Overview
 from ..bridge.run_registry import KEY, Run, compare_runs
+from ..engine.error_types import KINDS
 from . import figures
 
 Data = dict[str, Any]
@@ -128,9 +129,14 @@ def run_details(page: types.Object, data: Data, run: Run, calls: Calls) -> None:
         epochs = int(run.facts["epochs"]) if run.facts.get("epochs") else None
         grid = page.h_stack("curves", gap=1, componentsProps=_SIDE_BY_SIDE)
         plot(
-            grid, data, "curves", "scores", run.key, figures.scores(history, panel_data.best_epoch(history), run.facts.get("calm"), epochs)
+            grid,
+            data,
+            "curves",
+            "scores",
+            started(run),
+            figures.scores(history, run.facts.get("best_epoch"), run.facts.get("calm"), epochs),
         )
-        plot(grid, data, "curves", "losses", run.key, figures.losses(history, run.facts.get("calm"), epochs))
+        plot(grid, data, "curves", "losses", started(run), figures.losses(history, run.facts.get("calm"), epochs))
     page.md(
         f"Checkpoint `{run.best}`  \nWeights began as: {run.facts.get('origin', run.facts.get('model', 'unknown'))}", name="details_files"
     )
@@ -166,7 +172,14 @@ def compare_tab(page: types.Object, data: Data, overview: Overview, state: Mappi
                 description="Then the difference of their mAP says little: evaluate both on the same samples.",
             ),
         )
-    plot(page, data, None, "overlay", f"{first.key}_{second.key}", figures.overlay({run.name: run.history() for run in (first, second)}))
+    plot(
+        page,
+        data,
+        None,
+        "overlay",
+        f"{started(first)}_{started(second)}",
+        figures.overlay({run.name: run.history() for run in (first, second)}),
+    )
 
 
 def evaluation_tab(page: types.Object, data: Data, dataset: Any, state: Mapping[str, Any], calls: Calls) -> None:
@@ -182,6 +195,7 @@ def evaluation_tab(page: types.Object, data: Data, dataset: Any, state: Mapping[
     key = known(state.get("evaluation"), list(found), next(iter(found)))
     dropdown(page, "evaluation", "Evaluation", found, key, calls["evaluation"])
     shown = panel_data.evaluation(dataset, key)
+    of = f"{key}_{shown['stamp']}"
     mask, box = shown["coco"].get("segm"), shown["coco"].get("bbox")
     numbers = [
         f"**{name} mAP {score(c['AP'])}** (AP50 {score(c['AP50'])}, AP75 {score(c['AP75'])})"
@@ -196,20 +210,20 @@ def evaluation_tab(page: types.Object, data: Data, dataset: Any, state: Mapping[
         )
     row.btn("types", "Find the kinds of errors", icon="troubleshoot", variant="outlined", on_click=calls["prompt_error_types"],
             params={"gt_field": shown["gt_field"], "pred_field": shown["pred_field"]})  # fmt: skip
-    saved = [name for name in dataset.list_saved_views() if name.startswith("error")]
+    saved = [name for name in dataset.list_saved_views() if name.rpartition(": ")[2] in KINDS]
     if saved:
         views = page.h_stack("kinds", gap=1, componentsProps=_ROW)
         for i, name in enumerate(saved[:8]):
             views.btn(f"kind_{i}", name, icon="visibility", variant="outlined", on_click=calls["show_saved"], params={"view": name})
     if shown["coco"]:
         grid = page.h_stack("numbers_plots", gap=1, componentsProps=_SIDE_BY_SIDE)
-        plot(grid, data, "numbers_plots", "sizes", key, figures.sizes(shown["coco"]))
+        plot(grid, data, "numbers_plots", "sizes", of, figures.sizes(shown["coco"]))
         if shown["pr"]:
-            plot(grid, data, "numbers_plots", "pr", key, figures.precision_recall(shown["recall"], shown["pr"]))
+            plot(grid, data, "numbers_plots", "pr", of, figures.precision_recall(shown["recall"], shown["pr"]))
     traces, layout = figures.confusion(*shown["confusion"])
     layout["height"] = min(800, 160 + 22 * len(shown["confusion"][0]))
     page.md("Click a cell to see its objects.", name="confusion_hint")
-    plot(page, data, None, "confusion", key, (traces, layout), on_click=calls["show_confused"])
+    plot(page, data, None, "confusion", of, (traces, layout), on_click=calls["show_confused"])
 
 
 def export_tab(page: types.Object, data: Data, rows: Sequence[tuple[str | None, Mapping[str, Any]]], calls: Calls) -> None:
@@ -236,6 +250,11 @@ def table(page: types.Object, data: Data, name: str, columns: Mapping[str, str],
         view.add_column(key, label=label)
     page.define_property(name, types.Object(), view=view)
     data[name] = {"columns": list(columns), "rows": [list(row) for row in rows], "selectedRows": selected}
+
+
+def started(run: Run) -> str:
+    """Tells a session of a run from all others, also of one that had its name before."""
+    return f"{run.key}_{int(float((run.facts.get('process') or {}).get('started', 0)))}"
 
 
 def plot(page: types.Object, data: Data, place: str | None, name: str, of: str, figure: figures.Figure, **events: Any) -> None:

@@ -83,8 +83,7 @@ class ManageRuns(JobOperator):
         return super().inline(ctx, params)
 
     def resumed(self, ctx: Any, params: Params) -> Params:
-        run = run_registry.find(ctx.dataset, params["options"]["run"])
-        return view_params(run.trained_view(), **run.resume_options())
+        return run_jobs.resumed(run_registry.find(ctx.dataset, params["options"]["run"]))
 
     def _output(self, result: Result) -> types.Property:
         shown = super()._output(result)

@@ -35,7 +35,7 @@ def add_run(dataset: Any, folder: Path, name: str, epochs: int = 100, done: int 
         "trained_on_field": "ground_truth", "dir": str(run), "best": str(run / "weights/best.pt"), "last": str(run / "weights/last.pt"),
         "classes": ["a", "b"], "images": {"train": 80, "val": 20}, "split": "tags", "val": "tags", "model": "yolov8n-seg.yaml",
         "origin": "random weights", "job": None, "settings": {"epochs": epochs, "imgsz": 320, "name": name}, "epochs": epochs,
-        "epochs_done": done, "state": "done", "calm": {"epoch": epochs - 9, "what": "no mosaic"} if epochs > 10 else None,
+        "epochs_done": done, "state": "done", "best_epoch": int(best["epoch"]) if best.get(run_registry.KEY) else None, "calm": {"epoch": epochs - 9, "what": "no mosaic"} if epochs > 10 else None,
         "metrics": {k: v for k, v in best.items() if k.startswith("metrics/")},
     }  # fmt: skip
     key = memory.remember(dataset, "train", name, **{**known, **facts})

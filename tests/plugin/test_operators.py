@@ -18,7 +18,7 @@ from fiftyone.plugins.context import PluginContext  # noqa: E402
 from fiftyone.plugins.definitions import PluginDefinition  # noqa: E402
 
 import fiftyone_yoloseg as fy  # noqa: E402
-from fiftyone_yoloseg.bridge import background, jobs  # noqa: E402
+from fiftyone_yoloseg.bridge import background, jobs, runs  # noqa: E402
 from fiftyone_yoloseg.errors import Stopped, UserError  # noqa: E402
 from fiftyone_yoloseg.plugin.metrics import METRICS  # noqa: E402
 from fiftyone_yoloseg.plugin.operators import OPERATORS  # noqa: E402
@@ -228,7 +228,7 @@ def test_the_loop_is_a_pipeline_from_a_script_and_one_job_from_the_app(execute: 
     coco.reload()
     (run,) = fy.runs(coco)
     assert run.name == "loop" and (run.dir / "weights" / "best.onnx").is_file()
-    assert coco.count("predictions.detections") >= 0 and coco.list_evaluations() == ["eval"]
+    assert [facts["about"] for facts in runs.recall(coco, "predict")] == ["predictions"] and coco.list_evaluations() == ["eval"]
     judged = coco.load_evaluation_view("eval")
     assert set(judged.values("id")) == set(run.sample_ids("val")) != set()  # not on what it was trained on
     operator = foo.OperatorRegistry().get_operator(URI + "loop")
@@ -264,6 +264,22 @@ def test_a_training_longer_than_the_operators_limit_survives(plugin: PluginConte
     while job.status().active:
         time.sleep(0.1)
     assert "stopped on request" in job.status().result["summary"] and fy.runs(coco)[0].state == "stopped"
+
+
+def test_forms_count_labels_where_there_are_some(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first samples that have any, however late they come: a loop of labeling begins with few."""
+    from fiftyone_yoloseg.plugin import forms
+
+    monkeypatch.setattr(forms, "COUNTED", 2)
+    ids = coco.values("id")
+    coco.set_values("ground_truth", dict.fromkeys(ids[:3]), key_field="id")
+    expected = sum(len(labels) for labels in coco.values("ground_truth.detections")[3:5])
+    forms.forget_fields()
+    fields = form(plugin, "validate", coco)
+    assert problems(fields).keys() <= {"model", "model_path"}
+    (choice,) = fields["label_field"]["view"]["choices"]
+    assert f"({expected} masks in the first 2 samples that have any)" in choice["label"]
+    forms.forget_fields()
 
 
 def test_the_app_gets_progress_then_the_result(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -39,10 +39,13 @@ class Shown:
     def data(self, path: str) -> Any:
         values = self.sent("patch_panel_data")["data"] if "data" in self.sent("patch_panel_data") else self.sent("patch_panel_data")
         for part in path.split("."):
-            values = values[
-                next(name for name in values if name == part or name.startswith(f"{part}_"))
-            ]  # a plot's name ends in what it shows
+            values = values[self.name_in(values, part)]
         return values
+
+    @staticmethod
+    def name_in(values: dict[str, Any], part: str) -> str:
+        """Names of plots and tables end in what they show."""
+        return next(name for name in values if name == part or name.startswith(f"{part}_"))
 
     def sent(self, operator: str) -> dict[str, Any]:
         return next(params for uri, params in self.messages if uri.endswith(operator))
@@ -133,6 +136,25 @@ def test_evaluations_are_drawn_and_lead_to_views(coco: Any) -> None:
     assert fo.DatasetView._build(coco, view).values("predictions.detections.label", unwind=True) == ["unicorn"]
     said = Shown(coco, "show_confused", y=true, x="zebra crossing").sent("notify")
     assert said["variant"] == "error" and f"no object of {true} was predicted as zebra crossing" in said["message"]
+
+
+def test_what_differs_has_another_name(coco: Any, tmp_path: Path) -> None:
+    """FiftyOne merges what is sent under a name into what was shown under it: a longer curve or table would keep its end."""
+    add_run(coco, tmp_path, "long", epochs=40)
+    add_run(coco, tmp_path, "short", epochs=5)
+    state = {"keys": [run.key for run in fy.runs(coco)]}
+    short, long = (Shown(coco, "select", state, row=row).data("runs_tab") for row in (0, 1))
+    assert not short["curves"].keys() & long["curves"].keys() and len(short["curves"]) == len(long["curves"]) == 2
+    fy.runs(coco)[0].delete()
+    after = Shown(coco).data("runs_tab")
+    assert Shown.name_in(after, "runs") != Shown.name_in(short, "runs")
+    coco.clone_sample_field("ground_truth", "predictions")
+    coco.set_values("predictions.detections.confidence", [[0.5] * n for n in coco.values(fo.ViewField("predictions.detections").length())])
+    names = []
+    for _ in range(2):  # the second replaces the first
+        fy.evaluate(coco, "predictions", eval_key="eval")
+        names.append(Shown.name_in(Shown(coco, state={"tab": "evaluation"}).data("evaluation_tab"), "confusion"))
+    assert names[0] != names[1]
 
 
 def test_runs_are_compared_and_exports_judged(coco: Any, tmp_path: Path, lively_file: Path) -> None:
