@@ -186,7 +186,7 @@ def test_what_does_not_go(cluster: Any, lively_checkpoint: Checkpoint, monkeypat
         room(cluster, TrainSettings(engine="ray", device="cuda"))
     with pytest.raises(SettingsError, match="Ray gives each process its device"):
         room(cluster, TrainSettings(engine="ray", device="0,1"))
-    with pytest.raises(SettingsError, match="YOLO.predict can do that"):
+    with pytest.raises(SettingsError, match="only YOLO.train, fy.train and YOLO.predict can use a cluster"):
         Predictor(TorchBackend(lively_checkpoint.net, lively_checkpoint.info, torch.device("cpu")), PredictSettings(engine="ray"))
     with pytest.raises(SettingsError, match="ray_workers"):
         parse(TrainSettings, {"ray_workers": 2})
