@@ -5,11 +5,8 @@ Nothing here needs FiftyOne itself: processes that compare do without it.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,17 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from ..data.processes import cpus
 from ..errors import UserError
 from ..geometry import masks
 from ..geometry.masks import Crop
 from .objects import Label, Maskless, Size, bounds, label_crop
-from .pixels import box_crop, decode_mask, place_mask
+from .pixels import box_crop, place_mask
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-_WORTH_A_THREAD = 8
-"""Masks of a sample."""
 IouType = Literal["mask", "boundary"]
 """Overlap of whole masks, or the smaller one of that and of the bands along their outlines."""
 
@@ -82,32 +76,7 @@ class Measured:
 
 def measure_all(samples: Sequence[tuple[Sequence[Label], Sequence[Label], Size] | UserError], how: Measuring) -> list[Measured | UserError]:
     """`measure` of each; what cannot be measured stays as it is."""
-    if multiprocessing.parent_process() is not None or cpus() == 1:  # the other processors have work of their own
-        return [sample if isinstance(sample, UserError) else measure(*sample, how) for sample in samples]
-    with ThreadPoolExecutor(1) as helper:
-        return [sample if isinstance(sample, UserError) else _measure_with(helper, *sample, how) for sample in samples]
-
-
-def _measure_with(
-    helper: ThreadPoolExecutor, labels: Sequence[Label], predictions: Sequence[Label], size: Size, how: Measuring
-) -> Measured:
-    """`measure`, with masks decoded in two threads: decompressing them, which leaves Python's lock alone, takes more time than the rest."""
-    masked = [label for label in (*labels, *predictions) if label.get("mask") is not None]
-    if len(masked) < _WORTH_A_THREAD:
-        return measure(labels, predictions, size, how)
-    half = helper.submit(_decode, masked[::2])
-    _decode(masked[1::2])
-    half.result()
-    measured = measure(labels, predictions, size, how)
-    for label in masked:
-        del label["mask"]  # only this sample's masks are in memory
-    return measured
-
-
-def _decode(labels: list[Label]) -> None:
-    for label in labels:
-        with contextlib.suppress(ValueError):  # which reading the label will raise again
-            label["mask"] = decode_mask(label["mask"])
+    return [sample if isinstance(sample, UserError) else measure(*sample, how) for sample in samples]
 
 
 def measure(labels: Sequence[Label], predictions: Sequence[Label], size: Size, how: Measuring) -> Measured:
