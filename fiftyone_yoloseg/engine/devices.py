@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -91,6 +93,22 @@ def loader_workers(asked: int | None, device: torch.device, processes: int = 1) 
         return -(-asked // processes)
     cores = os.cpu_count() or 1
     return min(8, cores // processes) if device.type == "cuda" else min(8, max(cores - 2, 0) // processes)
+
+
+def import_compiler() -> None:
+    """torch's compiler, which its optimizers import in any case, beside TensorFlow if that is here already.
+
+    The compiler imports triton, and triton ends the process without a word where TensorFlow came first: both register the options of LLVM. Without
+    triton all but compile=true on a GPU works, and that says so.
+    """
+    clash = "tensorflow" in sys.modules and "triton" not in sys.modules
+    if clash:
+        sys.modules["triton"] = None  # type: ignore[assignment]  # an ImportError for whoever wants it
+    try:
+        importlib.import_module("torch._dynamo")
+    finally:
+        if clash:
+            del sys.modules["triton"]
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..nn.model import YOLOv8Seg
 from ..types import Batch, ImageRecord, Instances, Names, ProgressFn
 from .checkpoint import Checkpoint
-from .devices import deterministic, kept_memory
+from .devices import deterministic, import_compiler, kept_memory
 from .distributed import World
 from .events import EpochInfo, Listeners, Phase, RunInfo, TrainingListener
 from .launch import Handle, Link, launch
@@ -48,6 +48,7 @@ def train_here(job: Job, world: World, told: Listeners, progress: ProgressFn, sh
     """Train in this process, alone or as one of several."""
     from .trainer import Trainer
 
+    import_compiler()
     with deterministic(job.settings.deterministic), kept_memory(world.device):
         trainer = Trainer(job.checkpoint, job.names, job.training, job.validation, job.settings, job.folder, job.origin, told, world)
         told.on_run_start(RunInfo(job.folder, trainer.settings, job.names, job.training, job.validation, trainer.first_epoch + 1))

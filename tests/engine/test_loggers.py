@@ -6,6 +6,8 @@ import importlib.util
 import json
 import math
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ SHEET = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
 def need(package: str) -> None:
-    """mlflow and wandb are large: whoever works on their loggers installs them. TensorBoard is always here."""
+    """All are here where the dev group is installed."""
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed: uv pip install {package}")
 
@@ -259,6 +261,14 @@ def test_a_training_takes_its_plots_with_it(tmp_path: Path) -> None:
     events = tensorboard_events(result.dir)
     assert result.metrics is not None and "metrics/mAP50-95(M)" in events.Tags()["scalars"]
     assert {"train_batch0", "labels", "results", "confusion_matrix", "val_pictures"} <= set(events.Tags()["images"])
+
+
+def test_a_process_that_has_imported_tensorflow_can_train() -> None:
+    """TensorBoard's readers import TensorFlow where it is installed; torch's optimizers then import triton, which ends such a process."""
+    need("tensorflow")
+    code = "import tensorflow, torch; from fiftyone_yoloseg.engine.devices import import_compiler; import_compiler(); torch.optim.SGD([torch.ones(1)])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
