@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from ..events import EpochInfo, Phase, RunEnd, RunInfo, TrainingListener
 from .values import numbers_of, pictures_of, settings_of
@@ -17,8 +18,9 @@ class WandbLogger(TrainingListener):
         self._wandb = wandb
 
     def on_run_start(self, run: RunInfo) -> None:
+        mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = self._wandb.init(
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=mode,
             project=run.dir.parent.name,
             name=run.dir.name,
             group=run.dir.name,
