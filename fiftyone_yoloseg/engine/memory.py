@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import AUTO_BATCH, TrainSettings
+from ..config import AUTO_BATCH, STRIDE, TrainSettings
 from ..data.loaders import Draw, TrainDataset, collate, sizes_of
 from ..data.store import Budget
 from ..errors import SettingsError
@@ -82,6 +82,23 @@ def with_batch(settings: TrainSettings, net: YOLOv8Seg, records: Sequence[ImageR
         why = f"{world.size} devices, each: {why}"
     batch = world.smallest(batch) * world.size
     return settings.model_copy(update={"batch": batch}), f"batch={batch}: {why}"
+
+
+def check_norms(settings: TrainSettings, images: int, processes: int) -> None:
+    """Raise SettingsError if a process would get a batch of one image whose coarsest map is a single cell: one value has no variance.
+
+    Only at imgsz=32, by which the network divides; `sync_bn` puts the values of all processes together.
+    """
+    if sizes_of(settings.imgsz, settings.multi_scale)[0] > STRIDE or (settings.sync_bn and processes > 1):
+        return
+    last = images % settings.batch
+    for size, which in ((min(settings.batch, images), "a batch"), (last, "the last batch of each epoch")):
+        if 1 in (len(range(rank, size, processes)) for rank in range(processes)):
+            where = "" if processes == 1 else " on one of the devices"
+            raise SettingsError(
+                f"imgsz={settings.imgsz} with batch={settings.batch} and {images} training images: {which} would be one image{where}, of one cell "
+                "at the coarsest level, and batch normalisation cannot learn from a single value. Train with imgsz=64, or with another batch"
+            )
 
 
 def cpu_batch(need: Need, images: int, free: int) -> int:

@@ -24,7 +24,7 @@ from .devices import compiled, compiling, device_names, loader_workers, precisio
 from .distributed import World, by_torchrun, joined
 from .dynamics import Observer
 from .events import EpochInfo, Listeners, RunEnd, TrainingListener, calm_phase, default_listeners
-from .memory import with_batch
+from .memory import check_norms, with_batch
 from .metrics import Metrics
 from .optim import Average, Schedule, build_optimizer, resolve
 from .prepare import choose_splits, image_cache, run_folder, starting_network
@@ -138,6 +138,7 @@ class Trainer:
         self.net: YOLOv8Seg = net.to(self.device, memory_format=self.order)  # type: ignore[call-overload]
         self.average = Average(self.net)
         self.settings, chosen = with_batch(settings, self.net, training, self.world)
+        check_norms(self.settings, len(training), self.world.size)
         self.notes += [note for note in (chosen, settings.rect and "rect: mosaic is off") if note]
         settings = self.settings
 

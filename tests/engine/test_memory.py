@@ -5,14 +5,16 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small_runs import fresh, options
 
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
-from fiftyone_yoloseg.engine.memory import Need, cpu_batch, estimate, fitting_batch
+from fiftyone_yoloseg.engine.memory import Need, check_norms, cpu_batch, estimate, fitting_batch
 from fiftyone_yoloseg.engine.trainer import train
 from fiftyone_yoloseg.errors import SettingsError
 from fiftyone_yoloseg.nn.model import YOLOv8Seg
@@ -47,6 +49,31 @@ def test_the_search_finds_the_largest_batch_that_fits(fixed: int, image: int, mo
 def test_not_even_one_image() -> None:
     with pytest.raises(SettingsError, match="batch=-1: not even one image fits"):
         fitting_batch(lambda batch: None, 1000, 512)
+
+
+@pytest.mark.parametrize(
+    ("images", "processes", "changes", "which"),
+    [(9, 1, {}, "the last batch of each epoch would be one image,"), (8, 1, {}, None), (10, 1, {}, None), (9, 1, {"imgsz": 64}, None), (1, 1, {}, "a batch would"),
+     (8, 1, {"batch": 1}, "a batch would"), (8, 1, {"batch": 1, "imgsz": 64}, None), (9, 1, {"imgsz": 64, "multi_scale": 0.5}, None),
+     (8, 4, {}, "a batch would be one image on one of the devices"), (8, 2, {}, None), (10, 2, {}, "the last batch of each epoch would be one image on one"),
+     (11, 2, {}, "the last batch"), (12, 2, {}, None), (10, 2, {"sync_bn": True}, None), (9, 1, {"sync_bn": True}, "the last batch")],
+)  # fmt: skip
+def test_a_single_value_is_no_batch_to_normalise(
+    tmp_path: Path, images: int, processes: int, changes: dict[str, Any], which: str | None
+) -> None:
+    settings = options(tmp_path, **changes)
+    if which is None:
+        check_norms(settings, images, processes)
+    else:
+        with pytest.raises(SettingsError, match=which):
+            check_norms(settings, images, processes)
+
+
+def test_a_single_value_is_refused_before_the_first_step(shapes_data: SegmentationData, tmp_path: Path) -> None:
+    data = replace(shapes_data, splits={**shapes_data.splits, "train": shapes_data.splits["train"][:5]})
+    with pytest.raises(SettingsError, match="5 training images: the last batch .* Train with imgsz=64, or with another batch"):
+        train(fresh(data), data, options(tmp_path / "runs"), progress=lambda share, label: pytest.fail("a step was made"))
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_the_estimate_is_what_autograd_keeps() -> None:
