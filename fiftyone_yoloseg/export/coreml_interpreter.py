@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import CheckpointError, ExportError
-from ..runtime.coreml_backend import INPUT, OUTPUTS, read_model
+from ..runtime.artifact import OUTPUTS
+from ..runtime.coreml_backend import INPUT, read_model
 from ..runtime.metadata import check_shape, decode
 from ..types import RawOutput
 

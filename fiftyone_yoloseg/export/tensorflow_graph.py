@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..nn.head import MASKS, REG_MAX, STRIDES, make_anchors
 from ..nn.model import YOLOv8Seg
-from ..runtime.tensorflow_runtime import INPUT, INT8_OUTPUTS, OUTPUTS, quiet_tensorflow
+from ..runtime.artifact import OUTPUTS
+from ..runtime.tensorflow_runtime import INPUT, INT8_OUTPUTS, quiet_tensorflow
 from ..types import ModelInfo
 from .mirror import Features, features
 

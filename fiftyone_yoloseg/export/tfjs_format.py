@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ExportError
-from ..runtime.tensorflow_runtime import INPUT, OUTPUTS, quiet_tensorflow
+from ..runtime.artifact import OUTPUTS
+from ..runtime.tensorflow_runtime import INPUT, quiet_tensorflow
 from .base import Exporter, ExportJob
 from .tensorflow_graph import float_function, graph_def
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ExportError
-from ..runtime.tensorflow_runtime import TFLITE_FILE, first_line, quiet_stderr, quiet_tensorflow
+from ..runtime.artifact import first_line
+from ..runtime.tensorflow_runtime import TFLITE_FILE, quiet_stderr, quiet_tensorflow
 from .base import Exporter, ExportJob
 from .tensorflow_graph import float_function, integer_function, save
 

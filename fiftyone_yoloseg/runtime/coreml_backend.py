@@ -16,9 +16,10 @@ from ..engine.devices import select_device
 from ..errors import CheckpointError, MissingDependencyError
 from ..nn.head import MASKS
 from ..types import RawOutput
+from .artifact import OUTPUTS, damaged, mismatched
 from .metadata import check_shape, decode
 
-INPUT, OUTPUTS = "image", ("output0", "output1")
+INPUT = "image"
 
 
 def load_coremltools() -> Any:
@@ -45,8 +46,7 @@ def read_model(path: Path, **options: Any) -> Any:
     try:
         return ct.models.MLModel(str(path), **options)
     except Exception as error:  # noqa: BLE001  # coremltools raises whatever protobuf, json and its C++ parts raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(f"{path}: not a readable Core ML model; it may be truncated or damaged ({reason})") from None
+        raise damaged(path, "Core ML", error) from None
 
 
 class CoreMLBackend:
@@ -74,5 +74,5 @@ class CoreMLBackend:
         found = self.model.predict({INPUT: Image.fromarray(pixels.numpy())})
         pred, protos = (torch.from_numpy(found[name]).float() for name in OUTPUTS)
         if pred.shape[1] != 4 + len(self.info.names) + MASKS:
-            raise CheckpointError(f"{self.path}: its outputs are not those that its metadata describes; export it again")
+            raise mismatched(self.path, "outputs")
         return RawOutput(pred, protos)

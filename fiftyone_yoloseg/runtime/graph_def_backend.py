@@ -10,8 +10,9 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..types import ModelInfo
+from .artifact import damaged
 from .metadata import decode
-from .tensorflow_runtime import METADATA_NODE, TensorFlowBackend, damaged, graph_function
+from .tensorflow_runtime import METADATA_NODE, TensorFlowBackend, graph_function
 
 
 class GraphDefBackend(TensorFlowBackend):

@@ -13,9 +13,8 @@ from ..engine.devices import select_device
 from ..errors import CheckpointError, MissingDependencyError, SettingsError
 from ..nn.head import MASKS
 from ..types import RawOutput
+from .artifact import OUTPUTS, damaged, first_line, mismatched
 from .metadata import check_shape, decode
-
-OUTPUTS = ["output0", "output1"]
 
 
 class OnnxBackend:
@@ -31,9 +30,9 @@ class OnnxBackend:
         self.info = decode(self.session.get_modelmeta().custom_metadata_map, path)
         inputs, outputs = self.session.get_inputs(), {o.name: o.shape for o in self.session.get_outputs()}
         self.nms = self.info.least_conf > 0 or "masks" in outputs
-        names, channels = ([*OUTPUTS, "masks"], 6 + MASKS) if self.nms else (OUTPUTS, 4 + len(self.info.names) + MASKS)
+        names, channels = ([*OUTPUTS, "masks"], 6 + MASKS) if self.nms else ([*OUTPUTS], 4 + len(self.info.names) + MASKS)
         if [i.name for i in inputs] != ["images"] or list(outputs) != names or outputs["output0"][2 if self.nms else 1] != channels:
-            raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
+            raise mismatched(path)
 
     def __call__(self, images: torch.Tensor) -> RawOutput:
         """See types.Backend. Raises SettingsError for a shape that a static artifact does not take."""
@@ -97,10 +96,6 @@ def _session(path: Path, providers: list[Any], threads: int | None) -> Any:
         errors.NoModel,
         errors.RuntimeException,
     ) as error:
-        raise CheckpointError(f"{path}: not a readable ONNX model; it may be truncated or damaged ({_first_line(error)})") from None
+        raise damaged(path, "ONNX", error) from None
     except errors.NotImplemented as error:
-        raise CheckpointError(f"{path}: the installed onnxruntime {onnxruntime.__version__} cannot run it ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{path}: the installed onnxruntime {onnxruntime.__version__} cannot run it ({first_line(error)})") from None

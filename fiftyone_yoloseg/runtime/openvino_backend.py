@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
-from ..engine.devices import select_device
 from ..errors import CheckpointError, MissingDependencyError, SettingsError
 from ..nn.head import MASKS
 from ..types import RawOutput
+from .artifact import OUTPUTS, damaged, last_line, mismatched, only_cpu
 from .metadata import OPENVINO_FILE, check_shape, decode
+
+KIND = "OpenVINO"
 
 
 class OpenVinoBackend:
@@ -22,15 +24,13 @@ class OpenVinoBackend:
     def __init__(self, path: Path, device: str | None = None, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
         if importlib.util.find_spec("openvino") is None:
             raise MissingDependencyError("openvino", "running an OpenVINO model", "openvino")
-        if device is not None and select_device(device).type != "cpu":
-            raise SettingsError(f"device={device}: OpenVINO models run on the CPU here; use device=cpu, or the ONNX model on a GPU")
-        self.device = torch.device("cpu")
+        self.device = only_cpu(device, KIND)
         model = _read(path)
         self.info = decode(_metadata(model), path)
         outputs = {name: output.partial_shape for output in model.outputs for name in output.names}
         channels = 4 + len(self.info.names) + MASKS
-        if not {"output0", "output1"} <= set(outputs) or outputs["output0"][1] != channels:
-            raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
+        if not set(OUTPUTS) <= set(outputs) or outputs["output0"][1] != channels:
+            raise mismatched(path)
         self.compiled = _compiled(model, threads, providers or ["CPU"])
 
     def __call__(self, images: torch.Tensor) -> RawOutput:
@@ -38,7 +38,7 @@ class OpenVinoBackend:
         check_shape(self.info, images)
         results = self.compiled(images.cpu().contiguous().numpy())
         # a copy: OpenVINO writes the next answers into the same memory
-        return RawOutput(*(torch.from_numpy(results[name].copy()) for name in ("output0", "output1")))
+        return RawOutput(*(torch.from_numpy(results[name].copy()) for name in OUTPUTS))
 
 
 def _read(path: Path) -> Any:
@@ -50,8 +50,7 @@ def _read(path: Path) -> Any:
     try:
         return openvino.Core().read_model(file)
     except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or ["?"])[-1][:200]
-        raise CheckpointError(f"{path}: not a readable OpenVINO model; it may be truncated or damaged ({reason})") from None
+        raise damaged(path, KIND, last_line(error)) from None
 
 
 def _metadata(model: Any) -> dict[str, str]:

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from ..engine.devices import select_device
-from ..errors import CheckpointError, MissingDependencyError, SettingsError
+from ..errors import CheckpointError, MissingDependencyError
 from ..nn.head import MASKS
 from ..types import RawOutput
+from .artifact import damaged, last_line, mismatched, only_cpu
 from .metadata import check_shape, decode
 
+KIND = "PaddlePaddle"
 PROGRAM = "model"
 """Name of the two files without their endings .json (the program) and .pdiparams (the weights)."""
 METADATA_FILE = "metadata.json"
@@ -29,13 +30,11 @@ class PaddleBackend:
     def __init__(self, path: Path, device: str | None = None, threads: int | None = None) -> None:
         if importlib.util.find_spec("paddle") is None:
             raise MissingDependencyError("paddlepaddle", "running a PaddlePaddle model", "paddle")
-        if device is not None and select_device(device).type != "cpu":
-            raise SettingsError(f"device={device}: PaddlePaddle models run on the CPU here; use device=cpu, or the ONNX model on a GPU")
-        self.path, self.device = path, torch.device("cpu")
+        self.path, self.device = path, only_cpu(device, KIND)
         self.info = decode(_read_json(path, METADATA_FILE), path)
         self.predictor = _predictor(path, threads or torch.get_num_threads())
         if self.predictor.get_input_names() != ["images"] or len(self.predictor.get_output_names()) != 2:
-            raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
+            raise mismatched(path)
 
     def __call__(self, images: torch.Tensor) -> RawOutput:
         """See types.Backend. Raises SettingsError for a shape that a static artifact does not take."""
@@ -44,7 +43,7 @@ class PaddleBackend:
         self.predictor.run()
         pred, protos = (self.predictor.get_output_handle(name).copy_to_cpu() for name in self.predictor.get_output_names())
         if pred.shape[1] != 4 + len(self.info.names) + MASKS:
-            raise CheckpointError(f"{self.path}: its outputs are not those that its metadata describes; export it again")
+            raise mismatched(self.path, "outputs")
         return RawOutput(torch.from_numpy(pred), torch.from_numpy(protos))
 
 
@@ -77,5 +76,4 @@ def _predictor(path: Path, threads: int) -> Any:
     try:
         return inference.create_predictor(config)
     except (RuntimeError, ValueError, OSError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["?"]
-        raise CheckpointError(f"{path}: not a readable PaddlePaddle model; it may be truncated or damaged ({lines[-1][:200]})") from None
+        raise damaged(path, KIND, last_line(error)) from None

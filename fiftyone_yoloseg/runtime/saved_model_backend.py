@@ -7,8 +7,9 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..types import ModelInfo
+from .artifact import OUTPUTS, damaged, mismatched
 from .metadata import decode
-from .tensorflow_runtime import EXTRA, OUTPUTS, TensorFlowBackend, damaged
+from .tensorflow_runtime import EXTRA, TensorFlowBackend
 
 
 class SavedModelBackend(TensorFlowBackend):
@@ -32,7 +33,7 @@ class SavedModelBackend(TensorFlowBackend):
             raise damaged(path, self.kind, error) from None
         signature = getattr(model, "signatures", {}).get("serving_default")
         if signature is None or set(signature.structured_outputs) != set(OUTPUTS):
-            raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
+            raise mismatched(path)
 
         def call(images: Any) -> tuple[Any, ...]:
             found = signature(images=images)

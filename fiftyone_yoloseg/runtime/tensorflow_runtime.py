@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from ..engine.devices import select_device
-from ..errors import CheckpointError, MissingDependencyError, SettingsError
+from ..errors import MissingDependencyError
 from ..nn.head import MASKS
 from ..types import ModelInfo, RawOutput
+from .artifact import OUTPUTS, mismatched, only_cpu
 from .metadata import check_shape
 
-INPUT, OUTPUTS = "images", ("output0", "output1")
-"""Names of the tensors in SavedModel, GraphDef, TensorFlow.js and the TFLite model in floats."""
+INPUT = "images"
+"""Name of the input tensor in SavedModel, GraphDef, TensorFlow.js and the TFLite model in floats."""
 METADATA_NODE = "fiftyone_yoloseg_metadata"
 """The string constant of a GraphDef that holds the metadata: it cannot be lost as a second file can."""
 EXTRA = "assets.extra/metadata.json"
@@ -67,26 +67,10 @@ def quiet_stderr() -> Iterator[None]:
         os.close(terminal)
 
 
-def only_cpu(device: str | None, kind: str) -> torch.device:
-    """Raises SettingsError if another device than the CPU is asked for."""
-    if device is not None and select_device(device).type != "cpu":
-        raise SettingsError(f"device={device}: {kind} models run on the CPU here; use device=cpu, or the ONNX model on a GPU")
-    return torch.device("cpu")
-
-
 def graph_function(tf: Any, graph: Any) -> Any:
     """A callable of a GraphDef: images -> output0, output1. Raises what TensorFlow raises for a graph that makes no sense."""
     wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
     return wrapped.prune(f"{INPUT}:0", [f"{name}:0" for name in OUTPUTS])
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def damaged(path: Path, kind: str, error: Exception) -> CheckpointError:
-    """To be raised for an artifact that its runtime does not read."""
-    return CheckpointError(f"{path}: not a readable {kind} model; it may be truncated or damaged ({first_line(error)})")
 
 
 class TensorFlowBackend(ABC):
@@ -110,5 +94,5 @@ class TensorFlowBackend(ABC):
         with self.tf.device("/CPU:0"):
             pred, protos = self.function(self.tf.constant(images.cpu().permute(0, 2, 3, 1).contiguous().numpy()))
         if pred.shape[1] != 4 + len(self.info.names) + MASKS:
-            raise CheckpointError(f"{self.path}: its outputs are not those that its metadata describes; export it again")
+            raise mismatched(self.path, "outputs")
         return RawOutput(torch.from_numpy(pred.numpy()), torch.from_numpy(protos.numpy()).permute(0, 3, 1, 2).contiguous())

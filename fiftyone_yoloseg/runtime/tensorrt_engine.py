@@ -19,13 +19,13 @@ from ..engine.devices import select_device
 from ..errors import CheckpointError, MissingDependencyError, SettingsError
 from ..nn.head import MASKS
 from ..types import RawOutput
+from .artifact import OUTPUTS, mismatched
 from .metadata import check_shape, decode
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
 INSTALL = "pip install tensorrt, on a machine with an NVIDIA GPU: its libraries come from NVIDIA's own package index"
 BUILDER, SIZE = "builder", "engine_bytes"
 """Keys that an engine file has besides the metadata of all formats: library and version; length of the engine."""
-OUTPUTS = ("output0", "output1")
 
 
 def load_tensorrt(name: str, what: str) -> Any:
@@ -89,7 +89,7 @@ class EngineBackend:
             )
         names = {self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)}
         if names != {"images", *OUTPUTS}:
-            raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
+            raise mismatched(path)
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> RawOutput:
@@ -105,7 +105,7 @@ class EngineBackend:
                 )
             shapes = [tuple(self.context.get_tensor_shape(name)) for name in OUTPUTS]
             if shapes[0][1] != 4 + len(self.info.names) + MASKS:
-                raise CheckpointError(f"{self.path}: its outputs are not those that its metadata describes; export it again")
+                raise mismatched(self.path, "outputs")
             outputs = [torch.empty(shape, dtype=torch.float32, device=self.device) for shape in shapes]
             for name, tensor in zip(("images", *OUTPUTS), (images, *outputs), strict=True):
                 self.context.set_tensor_address(name, tensor.data_ptr())

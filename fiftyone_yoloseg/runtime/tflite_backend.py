@@ -17,8 +17,9 @@ from torch import Tensor
 from ..errors import CheckpointError, MissingDependencyError
 from ..nn.head import MASKS, STRIDES, make_anchors
 from ..types import ModelInfo, RawOutput
+from .artifact import OUTPUTS, damaged, mismatched, only_cpu
 from .metadata import check_shape, decode
-from .tensorflow_runtime import INPUT, INT8_OUTPUTS, OUTPUTS, TFLITE_FILE, damaged, only_cpu, quiet_stderr
+from .tensorflow_runtime import INPUT, INT8_OUTPUTS, TFLITE_FILE, quiet_stderr
 
 KIND = "TensorFlow Lite"
 EDGETPU_OP = b"edgetpu-custom-op"
@@ -40,7 +41,7 @@ class TfLiteBackend:
             (joined and self.outputs["output0"]["shape"][1] == channels)
             or (set(self.outputs) == set(INT8_OUTPUTS) and self.outputs["scores"]["shape"][2] == len(self.info.names))
         ):
-            raise CheckpointError(f"{path}: its inputs and outputs are not those that its metadata describes; export it again")
+            raise mismatched(path)
         self.grid = None if joined else _grid(self.info)
 
     def __call__(self, images: Tensor) -> RawOutput:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from ..engine.devices import select_device
-from ..errors import CheckpointError
 from ..nn.head import MASKS
 from ..types import RawOutput
+from .artifact import damaged, mismatched
 from .metadata import TORCHSCRIPT_FILE, check_shape, decode
 
 
@@ -28,8 +28,7 @@ class TorchScriptBackend:
                 warnings.simplefilter("ignore")
                 self.net = torch.jit.load(str(path), map_location=self.device, _extra_files=extra)
         except (RuntimeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or ["?"])[0][:200]
-            raise CheckpointError(f"{path}: not a readable TorchScript model; it may be truncated or damaged ({reason})") from None
+            raise damaged(path, "TorchScript", error) from None
         try:
             mapping = json.loads(extra[TORCHSCRIPT_FILE] or "{}")
         except ValueError:
@@ -42,5 +41,5 @@ class TorchScriptBackend:
         check_shape(self.info, images)
         output = self.net(images.to(self.device))
         if not (isinstance(output, tuple) and len(output) == 2 and output[0].shape[1] == 4 + len(self.info.names) + MASKS):
-            raise CheckpointError(f"{self.path}: its outputs are not those that its metadata describes; export it again")
+            raise mismatched(self.path, "outputs")
         return RawOutput(*output)
