@@ -151,10 +151,10 @@ class YOLO:
             raise SettingsError("data: this model remembers no dataset file; give data=dataset.yaml, or a COCO folder")
         self._need_weights()
         with progress_bar("validation") as progress:
+            backend = self._backend(wanted)  # first, as it refuses what it cannot do
             records = load_data(data, (wanted.split,), progress)
             if self.checkpoint and self.checkpoint.train_args.get("single_cls"):
                 records = one_class(records)
-            backend = self._backend(wanted)
             return validate(backend, records.splits[wanted.split], records.names, wanted, progress=progress)
 
     @overload
@@ -198,9 +198,10 @@ class YOLO:
 
     def export_report(self, **settings: Any) -> ExportReport:
         """As `export` to one format, with the measured differences."""
-        from .export import export
+        from .export import check_one, export
 
         wanted = parse(ExportSettings, settings)
+        check_one(wanted)
         with progress_bar("exporting") as progress:
             return export(*self._export_arguments(wanted, progress), progress)
 
@@ -213,10 +214,10 @@ class YOLO:
             return export_all(*self._export_arguments(wanted, progress), progress)
 
     def _export_arguments(self, wanted: ExportSettings, progress: ProgressFn) -> tuple[Checkpoint, ExportSettings, Samples | None]:
-        from .export import from_data
+        from .export import any_works, from_data
 
         checkpoint = self._need_checkpoint("cannot be exported again")
-        data = wanted.data or self._remembered_data()
+        data = (wanted.data or self._remembered_data()) if any_works(wanted) else None
         try:
             return checkpoint, wanted, from_data(checkpoint, wanted, data, progress) if data else None
         except DataError as error:

@@ -42,7 +42,9 @@ def export(
     """
     from .. import export as exporting
 
-    wanted, checkpoint = parse(ExportSettings, settings), _checkpoint(model)
+    wanted = parse(ExportSettings, settings)
+    exporting.check_one(wanted)
+    checkpoint = _checkpoint(model)
     samples = _samples(view, checkpoint, wanted, label_field, maskless)
     report = exporting.export(checkpoint, wanted, samples, progress, should_stop)
     _remember(view, report)
@@ -63,7 +65,7 @@ def export_table(
     from .. import export as exporting
 
     wanted, checkpoint = parse(ExportSettings, settings), _checkpoint(model)
-    samples = _samples(view, checkpoint, wanted, label_field, maskless)
+    samples = _samples(view, checkpoint, wanted, label_field, maskless) if exporting.any_works(wanted) else None
     table = exporting.export_all(checkpoint, wanted, samples, progress, should_stop)
     for row in table.rows:
         if row.report:

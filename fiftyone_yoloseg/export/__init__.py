@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,10 @@ from .process import run_alone
 from .registry import FORMATS, find_exporter, find_format
 from .samples import Samples, from_data
 from .table import ExportTable, Row
-from .work import export_here, prepare
+from .work import check_settings, export_here, prepare
 from .work import work as _work
 
-__all__ = ["ExportReport", "ExportTable", "Samples", "export", "export_all", "export_here", "from_data"]
+__all__ = ["ExportReport", "ExportTable", "Samples", "any_works", "check_one", "export", "export_all", "export_here", "from_data"]
 
 Stop = Callable[[], bool]
 
@@ -32,8 +33,7 @@ def export(
     should_stop: Stop | None = None,
 ) -> ExportReport:
     """`export_here` in a process of its own, which may crash.  Raises also Stopped, and ExportError if the process was killed."""
-    if len(settings.formats) > 1 or settings.format == "all":
-        raise SettingsError(f"format={settings.format}: one format at a time here; YOLO.export and YOLO.export_table take several")
+    check_one(settings)
     samples = samples or Samples()
     _, path = prepare(checkpoint, settings, samples)
     what = f"export to {find_format(settings.format).title}"
@@ -46,6 +46,29 @@ def export(
         work = (folder, path, file, checkpoint.path, settings, samples, _threads())
         report: ExportReport = run_alone(what, folder, _in_process, *work, progress=progress, should_stop=should_stop)
         return report
+
+
+def check_one(settings: ExportSettings) -> None:
+    """Before any image is read: raise SettingsError or MissingDependencyError for an export to one format that cannot work."""
+    if len(settings.formats) > 1 or settings.format == "all":
+        raise SettingsError(f"format={settings.format}: one format at a time here; YOLO.export and YOLO.export_table take several")
+    check_settings(settings)
+
+
+def any_works(settings: ExportSettings) -> bool:
+    """Whether it is worth reading images: any of the formats is installed and takes these settings. Raises SettingsError for a name that is no format."""
+    for name in _names(settings):
+        with contextlib.suppress(SettingsError, MissingDependencyError):
+            check_settings(settings.model_copy(update={"format": name}))
+            return True
+    return False
+
+
+def _names(settings: ExportSettings) -> list[str]:
+    names = list(FORMATS) if settings.format == "all" else list(settings.formats)
+    for name in names:
+        find_format(name)
+    return names
 
 
 def _in_process(
@@ -76,11 +99,7 @@ def export_all(
     With "all", formats that the settings are not for (half, int8, device, ...) are left out, with the reason.
     Raises SettingsError for a name that is no format, and Stopped.
     """
-    everything = settings.format == "all"
-    names = list(FORMATS) if everything else list(settings.formats)
-    for name in names:
-        find_format(name)
-    rows = []
+    everything, names, rows = settings.format == "all", _names(settings), []
     for i, name in enumerate(names):
 
         def tell(share: float, label: str, i: int = i) -> None:

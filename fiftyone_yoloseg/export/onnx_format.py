@@ -10,6 +10,7 @@ import onnx
 
 from ..config import ExportSettings
 from ..errors import ExportError, SettingsError
+from ..runtime.onnx_backend import providers_for
 from .base import Exporter, ExportJob
 from .onnx_graph import Suppression, build
 from .onnx_int8 import quantize
@@ -23,6 +24,8 @@ class OnnxExporter(Exporter):
     suffix = SUFFIX
 
     def check(self, settings: ExportSettings) -> None:
+        if settings.device is not None:
+            providers_for(settings.device)  # raises for a GPU that the installed onnxruntime cannot use
         newest = onnx.defs.onnx_opset_version()
         if settings.opset is not None and not MIN_OPSET <= settings.opset <= newest:
             raise SettingsError(

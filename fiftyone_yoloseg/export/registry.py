@@ -8,6 +8,7 @@ import importlib.util
 from dataclasses import dataclass, field, fields
 
 from ..config import ExportSettings
+from ..engine.devices import select_device
 from ..errors import MissingDependencyError, SettingsError
 from .base import Exporter
 
@@ -40,13 +41,15 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """title: for a person.  place: module of this package.  calibrates: whether int8 needs images; weights alone have their range in themselves."""
+    """title: for a person.  place: module of this package.  calibrates: whether int8 needs images; weights alone have their range in themselves.
+    gpu: whether what runs its artifacts here can do so on a GPU."""
 
     title: str
     place: str
     needs: tuple[Need, ...] = ()
     takes: Takes = field(default_factory=Takes)
     calibrates: bool = True
+    gpu: bool = False
 
 
 _TF = (Need("tensorflow", "tf"),)
@@ -60,10 +63,13 @@ FORMATS: dict[str, Format] = {
         "onnx_format",
         (Need("onnxruntime", "onnx"),),
         Takes(nms=True, opset=True, simplify=True),
+        gpu=True,
     ),
-    "torchscript": Format("TorchScript", "torchscript_format", takes=Takes(int8="torch has no 8 bit TorchScript; use onnx or openvino")),
+    "torchscript": Format(
+        "TorchScript", "torchscript_format", takes=Takes(int8="torch has no 8 bit TorchScript; use onnx or openvino"), gpu=True
+    ),
     "openvino": Format("OpenVINO", "openvino_format", (Need("openvino", "openvino"), Need("nncf", "int8", "int8"))),
-    "engine": Format("TensorRT", "engine_format", (Need("onnxruntime", "onnx", "int8"),)),
+    "engine": Format("TensorRT", "engine_format", (Need("onnxruntime", "onnx", "int8"),), gpu=True),
     "coreml": Format(
         "Core ML",
         "coreml_format",
@@ -118,6 +124,20 @@ def check_takes(name: str, settings: ExportSettings) -> None:
         value, answer = getattr(settings, setting), getattr(takes, setting)
         if answer is not True and value != ExportSettings.model_fields[setting].default:
             raise SettingsError(f"{setting}={value} with format={name}: {answer}; leave {setting} out")
+
+
+def check_device(name: str, settings: ExportSettings, runs: bool) -> None:
+    """Raise SettingsError for a device that could not run the artifact, which is compared there. runs: whether it is run on this machine at all."""
+    known = find_format(name)
+    named = (settings.device or "cpu").strip("[]() ,")
+    on_gpu = named.isdigit() or named.startswith("cuda")
+    if on_gpu and not known.gpu:
+        fitting = ", ".join(n for n, f in FORMATS.items() if f.gpu)
+        raise SettingsError(
+            f"device={named} with format={name}: {known.title} models run on the CPU here; leave device out (formats for a GPU: {fitting})"
+        )
+    if runs or not on_gpu:
+        select_device(named)
 
 
 def check_needs(name: str, settings: ExportSettings) -> None:

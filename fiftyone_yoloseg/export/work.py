@@ -16,18 +16,25 @@ from ..types import Backend, ModelInfo, ProgressFn
 from .base import Exporter, ExportJob, ExportReport
 from .place import replace, scratch, size_of, target
 from .proof import Proof, prove
-from .registry import check_needs, check_takes, find_exporter, find_format
+from .registry import check_device, check_needs, check_takes, find_exporter, find_format
 from .samples import Inputs, Samples, check_calibration
+
+
+def check_settings(settings: ExportSettings) -> Exporter:
+    """The exporter of the one format. Raises SettingsError or MissingDependencyError for what cannot work, whatever the checkpoint and the images are."""
+    exporter = find_exporter(settings.format)
+    check_takes(settings.format, settings)
+    check_device(settings.format, settings, exporter.unverified(settings) is None)
+    check_needs(settings.format, settings)
+    exporter.check(settings)
+    return exporter
 
 
 def prepare(checkpoint: Checkpoint, settings: ExportSettings, samples: Samples) -> tuple[Exporter, Path]:
     """The exporter, and where its artifact goes. Raises SettingsError or MissingDependencyError for what cannot work."""
-    exporter = find_exporter(settings.format)
-    check_takes(settings.format, settings)
-    check_needs(settings.format, settings)
+    exporter = check_settings(settings)
     if settings.int8 and find_format(settings.format).calibrates:
         check_calibration(samples)
-    exporter.check(settings)
     return exporter, target(checkpoint, settings, exporter.ending(settings))
 
 

@@ -23,7 +23,7 @@ class OnnxBackend:
     def __init__(self, path: Path, device: str | None = None, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
             raise MissingDependencyError("onnxruntime", "running an ONNX model", "onnx")
-        self.device, chosen = _named(providers) if providers else _providers(device)
+        self.device, chosen = _named(providers) if providers else providers_for(device)
         self.session = _session(path, chosen, threads)
         if self.device.type != "cpu" and self.session.get_providers()[0] == "CPUExecutionProvider":
             self.device = torch.device("cpu")  # ONNX Runtime has CUDA, but its libraries do not load here
@@ -52,7 +52,7 @@ def _as_raw(found: torch.Tensor, classes: int) -> torch.Tensor:
     return torch.cat((centre, size, scores, coefficients), 2).transpose(1, 2)
 
 
-def _providers(device: str | None) -> tuple[torch.device, list[Any]]:
+def providers_for(device: str | None) -> tuple[torch.device, list[Any]]:
     """Where to run, and ONNX Runtime's name for it. A GPU that only torch can use is an error only if it was asked for."""
     import onnxruntime  # type: ignore[import-untyped, unused-ignore]
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from fiftyone_yoloseg.config import ExportSettings, parse
 from fiftyone_yoloseg.engine.checkpoint import Checkpoint
 from fiftyone_yoloseg.errors import SettingsError
 from fiftyone_yoloseg.export import ExportTable, export_all
 from fiftyone_yoloseg.export.base import Accuracy, ExportReport
-from fiftyone_yoloseg.export.registry import FORMATS
+from fiftyone_yoloseg.export.registry import FORMATS, check_device
 from fiftyone_yoloseg.export.table import Row
+from fiftyone_yoloseg.export.work import check_settings
 
 
 def report(**changed: object) -> ExportReport:
@@ -84,3 +88,46 @@ def test_what_is_refused_is_in_one_table() -> None:
     for name in FORMATS:
         for setting, answer in asdict(FORMATS[name].takes).items():
             assert answer is True or isinstance(answer, str) and len(answer) > 20, (name, setting)
+
+
+@pytest.mark.parametrize("device", ["0", "cuda", "cuda:1", "0,"])
+def test_a_gpu_for_a_format_of_the_cpu(device: str) -> None:
+    for name in FORMATS:
+        settings = parse(ExportSettings, {"format": name, "device": device})
+        if not FORMATS[name].gpu:
+            with pytest.raises(
+                SettingsError, match=f"with format={name}: {FORMATS[name].title} models run on the CPU here; leave device out"
+            ):
+                check_settings(settings)
+    assert [name for name in FORMATS if FORMATS[name].gpu] == ["onnx", "torchscript", "engine"]
+    for name in FORMATS:  # the CPU is for all, and what is no device for none
+        check_device(name, parse(ExportSettings, {"format": name, "device": "cpu"}), True)
+        with pytest.raises(SettingsError, match="'banana' is not a device"):
+            check_device(name, parse(ExportSettings, {"format": name, "device": "banana"}), True)
+
+
+def test_a_gpu_that_onnxruntime_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    for place in ("export.registry", "runtime.onnx_backend"):
+        monkeypatch.setattr(f"fiftyone_yoloseg.{place}.select_device", lambda name: torch.device("cuda:0"))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(SettingsError, match="device=0: the installed onnxruntime has no CUDA"):
+        check_settings(parse(ExportSettings, {"device": 0}))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    check_settings(parse(ExportSettings, {"device": 0}))
+
+
+def test_what_cannot_work_is_refused_before_any_image_is_read(tmp_path: Path) -> None:
+    from fiftyone_yoloseg import YOLO
+    from fiftyone_yoloseg.bridge.export import export, export_table
+
+    given: dict[str, Any] = {"format": "openvino", "device": 0, "output": tmp_path, "data": tmp_path / "missing.yaml"}
+    for refused in (YOLO().export, YOLO().export_report, partial(export, YOLO())):
+        with pytest.raises(SettingsError, match="OpenVINO models run on the CPU"):
+            refused(**given)
+    for table in (YOLO().export_table(**given), export_table(YOLO(), **given)):
+        assert "OpenVINO models run on the CPU" in table.rows[0].error
+    with pytest.raises(SettingsError, match="torch sees"):
+        YOLO().val(data=tmp_path / "missing.yaml", device=77)
+    assert list(tmp_path.iterdir()) == []
