@@ -258,6 +258,7 @@ def test_the_fastest_runtime_is_chosen(lively_file: Path, tmp_path: Path, caplog
         {"dynamic": False},
         {"checkpoint": {"path": None, "sha256": "0" * 64}},
         {"latency_ms": None},
+        {"sha256": "0" * 64},
     ):
         assert chosen(**reason) == "TorchBackend", reason
     report.write_text("{")

@@ -25,11 +25,11 @@ class Source:
 def open_backend(model: Any, settings: DecodeSettings | None = None) -> tuple[Backend, Source]:
     """model: path of a checkpoint or of an exported artifact, a Checkpoint, or an api.YOLO. Raises CheckpointError."""
     from ..runtime import open_backend, warn_of_floor
-    from ..runtime.reports import file_sha256
+    from ..runtime.reports import checkpoint_sha256, file_sha256
 
     checkpoint = as_checkpoint(model)
     path = checkpoint.path if checkpoint else model_path(model)
-    source = Source(str(path), file_sha256(path)) if path else Source(None, None)
+    source = Source(str(path), checkpoint_sha256(checkpoint) if checkpoint else file_sha256(path)) if path else Source(None, None)
     settings = settings or DecodeSettings()
     backend = open_backend(checkpoint, path, settings)
     warn_of_floor(backend, settings)

@@ -29,6 +29,19 @@ T = TypeVar("T")
 NEW_MODEL = re.compile(r"yolov8([nsmlx])-seg(\.yaml)?")
 
 
+Stamp = tuple[int, int, int]
+"""Inode, bytes and nanosecond of the last change: another file under the same name, or another content, has another one."""
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """None if there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 @dataclass(slots=True)
 class Checkpoint:
     """A network and what is known of it.
@@ -45,6 +58,8 @@ class Checkpoint:
     origin: str = "random weights"
     metrics: dict[str, float] = field(default_factory=dict)
     train: dict[str, Any] | None = None
+    stamp: Stamp | None = None
+    """Which file `path` was when the network was read from it."""
 
     @property
     def info(self) -> ModelInfo:
@@ -118,12 +133,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         elif path.name == "last.pt" and path.parent.is_dir():
             hint = ": this run ended before its first epoch was complete, so there is nothing to go on from; start it anew"
         raise CheckpointError(f"{path}: no such file{hint}")
+    stamp = stamp_of(path)  # before it is read: a file that a training replaces meanwhile is another one
     if is_foreign(path):
         foreign = read_foreign(path)
         net = YOLOv8Seg(foreign.nc, foreign.size)
         _load_state(net, foreign.state, path)
         origin = f"{path.name}, Ultralytics file format {foreign.version or '?'}; licence in the file: {(foreign.license or 'none').strip().splitlines()[0]}"
-        return Checkpoint(net.eval(), foreign.names, foreign.imgsz or 640, foreign.train_args, path, origin)
+        return Checkpoint(net.eval(), foreign.names, foreign.imgsz or 640, foreign.train_args, path, origin, stamp=stamp)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged or hostile file; none of them is a defect of ours
@@ -150,6 +166,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         _entry(content, "origin", str, path),
         _entry(content, "metrics", dict, path),
         None if content.get("train") is None else _entry(content, "train", dict, path),
+        stamp,
     )
 
 

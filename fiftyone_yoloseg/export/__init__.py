@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config import ExportSettings
-from ..engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ..engine.checkpoint import Checkpoint, Stamp, load_checkpoint, save_checkpoint
 from ..errors import CheckpointError, DataError, ExportError, MissingDependencyError, SettingsError
 from ..types import ProgressFn
 from .base import ExportReport
@@ -43,7 +43,7 @@ def export(
             save_checkpoint(file, own.net, names=own.names, imgsz=own.imgsz, train_args={}, origin=own.origin, train={})
         except OSError as error:
             raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
-        work = (folder, path, file, checkpoint.path, settings, samples, _threads())
+        work = (folder, path, file, checkpoint.path, checkpoint.stamp, settings, samples, _threads())
         report: ExportReport = run_alone(what, folder, _in_process, *work, progress=progress, should_stop=should_stop)
         return report
 
@@ -72,12 +72,20 @@ def _names(settings: ExportSettings) -> list[str]:
 
 
 def _in_process(
-    tell: ProgressFn, folder: Path, path: Path, file: Path, own_path: Path | None, settings: ExportSettings, samples: Samples, threads: int
+    tell: ProgressFn,
+    folder: Path,
+    path: Path,
+    file: Path,
+    own_path: Path | None,
+    stamp: Stamp | None,
+    settings: ExportSettings,
+    samples: Samples,
+    threads: int,
 ) -> ExportReport:
     import torch
 
     torch.set_num_threads(threads)
-    checkpoint = replace(load_checkpoint(file), path=own_path)
+    checkpoint = replace(load_checkpoint(file), path=own_path, stamp=stamp)
     return _work(tell, folder, find_exporter(settings.format), path, checkpoint, settings, samples)
 
 

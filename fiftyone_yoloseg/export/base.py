@@ -145,8 +145,10 @@ class ExportReport:
     why: str = ""
     how: str = ""
     proves: str = ""
+    sha256: str | None = None
+    """Of exactly the artifact that was compared, see `runtime.reports.file_sha256`."""
     checkpoint: dict[str, str | None] = field(default_factory=dict)
-    """path and sha256 of the file that the network came from, as far as known."""
+    """path and sha256 of the file that the network came from, as far as known: no sha256 if another file has its name since."""
     machine: str = ""
     """Name and processor of the machine that the latencies are of."""
     device: str = ""

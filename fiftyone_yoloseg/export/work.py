@@ -11,7 +11,7 @@ from ..errors import CheckpointError, ExportError
 from ..nn.model import fused
 from ..runtime import load_backend
 from ..runtime.metadata import encode
-from ..runtime.reports import file_sha256, machine
+from ..runtime.reports import checkpoint_sha256, file_sha256, machine
 from ..types import Backend, ModelInfo, ProgressFn
 from .base import Exporter, ExportJob, ExportReport
 from .place import replace, scratch, size_of, target
@@ -76,11 +76,14 @@ def work(
         exporter.write(job, new)
         if not new.exists():
             raise ExportError(f"the exporter wrote no {path.name}")
+        sha256 = file_sha256(new)  # of what is about to be compared
         if unverified is None:
             proof = _prove(_load(new, settings), checkpoint, settings, samples, tell)
         elif (stand_in := exporter.stand_in(job, new)) is not None:
             proves = stand_in.proves
             proof = _prove(stand_in.backend, checkpoint, settings, samples, tell)
+        if file_sha256(new) != sha256:
+            raise ExportError(f"{path.name} was changed by something else while it was compared: export it again")
         size = size_of(new)
         latency = proof.latency if proof and not unverified else (None, None)
         report = ExportReport(
@@ -101,6 +104,7 @@ def work(
             predictions_matched=proof.parity.matched if proof else 0,
             seconds=time.perf_counter() - start,
             size_bytes=size,
+            sha256=sha256,
             accuracy=proof.accuracy if proof else None,
             latency_ms=latency[0],
             torch_latency_ms=latency[1],
@@ -109,7 +113,7 @@ def work(
             proves=proves,
             checkpoint={
                 "path": str(checkpoint.path) if checkpoint.path else None,
-                "sha256": file_sha256(checkpoint.path) if checkpoint.path else None,
+                "sha256": checkpoint_sha256(checkpoint),
             },
             machine=machine(),
             device=str(proof.device) if proof else "",

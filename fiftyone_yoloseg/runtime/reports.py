@@ -6,6 +6,8 @@ import hashlib
 import platform
 from pathlib import Path
 
+from ..engine.checkpoint import Checkpoint, stamp_of
+
 REPORT = ".report.json"
 
 
@@ -26,6 +28,14 @@ def file_sha256(path: Path) -> str | None:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def checkpoint_sha256(checkpoint: Checkpoint) -> str | None:
+    """Of the file that the network was read from; None if there is none, or if another one has its name since, as while a training goes on."""
+    if checkpoint.path is None or checkpoint.stamp is None:
+        return None
+    found = file_sha256(checkpoint.path)
+    return found if stamp_of(checkpoint.path) == checkpoint.stamp else None
 
 
 def machine() -> str:

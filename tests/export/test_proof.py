@@ -14,15 +14,16 @@ import torch
 
 from fiftyone_yoloseg.config import ExportSettings, parse
 from fiftyone_yoloseg.data.load import load_data
-from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint
+from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fiftyone_yoloseg.errors import DataError, ExportError
 from fiftyone_yoloseg.export import Samples, export_here, from_data
 from fiftyone_yoloseg.export.base import Accuracy, Exporter, StandIn, Unverified
 from fiftyone_yoloseg.export.onnx_format import OnnxExporter
 from fiftyone_yoloseg.export.parity import Parity
-from fiftyone_yoloseg.export.proof import _judge
+from fiftyone_yoloseg.export.proof import _judge, prove
 from fiftyone_yoloseg.export.samples import Inputs, spread
 from fiftyone_yoloseg.runtime import load_backend
+from fiftyone_yoloseg.runtime.reports import checkpoint_sha256, file_sha256
 from fiftyone_yoloseg.types import ImageRecord
 
 
@@ -58,6 +59,31 @@ def test_without_labels_int8_must_find_the_same_objects() -> None:
     for poor in (exact(matched=7), exact(found=13)):
         with pytest.raises(ExportError, match="does not find the same objects"):
             _judge(poor, None, settings)
+
+
+def test_the_hashes_are_of_what_was_compared(lively_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    c, file, settings = lively_checkpoint, tmp_path / "best.pt", parse(ExportSettings, {"imgsz": 64})
+    save_checkpoint(file, c.net, names=c.names, imgsz=96, train_args={}, origin="")
+    checkpoint = load_checkpoint(file)
+    report = export_here(checkpoint, settings)
+    assert report.sha256 == file_sha256(report.path) and report.checkpoint["sha256"] == file_sha256(file) is not None
+    before = report.path.read_bytes()
+    save_checkpoint(file, c.net, names=c.names, imgsz=64, train_args={}, origin="")  # as a training that goes on
+    assert checkpoint_sha256(checkpoint) is None and checkpoint_sha256(load_checkpoint(file)) == file_sha256(file)
+    monkeypatch.setattr("fiftyone_yoloseg.export.work.prove", changing(tmp_path))
+    with pytest.raises(ExportError, match="best.onnx was changed by something else while it was compared.*Nothing was written"):
+        export_here(checkpoint, settings)
+    assert report.path.read_bytes() == before, "the one that was there stays"
+
+
+def changing(folder: Path) -> Any:
+    def prove_and_change(*given: Any) -> Any:
+        proof = prove(*given)
+        (new,) = folder.glob(".*.tmp/*.onnx")
+        new.write_bytes(new.read_bytes() + b"x")
+        return proof
+
+    return prove_and_change
 
 
 def test_calibration_images_are_spread_and_read_late(test_data: Path) -> None:
