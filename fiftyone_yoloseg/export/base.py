@@ -44,6 +44,14 @@ class Unverified:
     how: str
 
 
+NO_OBJECTS = "the network finds no object there, so none could be compared"
+NOTHING = Unverified(
+    "neither the network nor the exported model finds an object in what they were compared on, so there was nothing to compare",
+    "Export again with images in which the network finds objects: data=dataset.yaml, or a view in FiftyOne",
+)
+"""For an artifact that is judged by its objects."""
+
+
 @dataclass(frozen=True, slots=True)
 class StandIn:
     """What can be compared with the network where the artifact itself cannot be run.
@@ -106,6 +114,11 @@ class Accuracy:
         return self.torch_box_map - self.box_map
 
     @property
+    def nothing_found(self) -> bool:
+        """By neither of them."""
+        return not any(value > 0 for value in (self.box_map, self.mask_map, self.torch_box_map, self.torch_mask_map))
+
+    @property
     def mask_drop(self) -> float:
         return self.torch_mask_map - self.mask_map
 
@@ -165,9 +178,9 @@ class ExportReport:
             lines.append(f"not verified: {self.why}. {self.how}")
         if self.compared_on:
             same = "compared with the network" if self.half or self.int8 else "same answers as the network"
-            proof = same if self.verified else f"compared in its place: {self.proves}"
+            proof = f"compared in its place: {self.proves}" if self.proves else same if self.verified else "compared with the network"
             errors = ", ".join(f"{name} {value:.2g}" for name, value in self.max_abs_error.items())
-            found = f"{self.predictions_matched} of {self.predictions} predictions matched"
+            found = f"{self.predictions_matched} of {self.predictions} predictions matched" if self.predictions else NO_OBJECTS
             lines.append(f"{proof} on {self.compared_on}: {f'max abs error {errors}; ' if errors else ''}{found}")
         if (a := self.accuracy) is not None:
             maps = f"mask mAP {a.mask_map:.3f} (torch {a.torch_mask_map:.3f}), box mAP {a.box_map:.3f} (torch {a.torch_box_map:.3f})"

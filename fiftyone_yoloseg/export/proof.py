@@ -39,6 +39,8 @@ class Proof:
     accuracy: Accuracy | None
     latency: Latency
     device: torch.device
+    empty: bool = False
+    """Whether it was to be judged by objects, and neither network nor artifact found any: nothing is proven."""
 
 
 def prove(net: YOLOv8Seg, backend: Backend, samples: Samples, settings: ExportSettings, tell: ProgressFn) -> Proof:
@@ -53,12 +55,15 @@ def prove(net: YOLOv8Seg, backend: Backend, samples: Samples, settings: ExportSe
     if samples.records:
         tell(0.2, f"mAP on {len(samples.records)} labelled images")
         accuracy = measure_accuracy(net, backend, samples, settings, tell)
-    _judge(parity, accuracy, settings)
+    empty = _judge(parity, accuracy, settings)
     tell(0.9, "measuring the speed")
-    return Proof(parity, accuracy, measure_latency(net, backend), backend.device)
+    return Proof(parity, accuracy, measure_latency(net, backend), backend.device, empty)
 
 
-def _judge(parity: Parity, accuracy: Accuracy | None, settings: ExportSettings) -> None:
+def _judge(parity: Parity, accuracy: Accuracy | None, settings: ExportSettings) -> bool:
+    """Raise ExportError if it is not good enough. Returns whether there was nothing to judge by: objects count, and none was found."""
+    if accuracy is not None and accuracy.nothing_found:
+        accuracy = None  # two times nothing are the same, however wrong the artifact is
     lossy = "half" if settings.half else "int8" if settings.int8 else None
     by_objects = (lossy and accuracy) or settings.int8 or settings.nms  # which would not tell of values that are no numbers
     if by_objects and not all(math.isfinite(error) for error in parity.max_abs_error.values()):
@@ -72,8 +77,10 @@ def _judge(parity: Parity, accuracy: Accuracy | None, settings: ExportSettings) 
             )
     elif settings.int8 or settings.nms:
         parity.check_objects((INT8_MATCH if settings.int8 else NMS_MATCH)[1])
+        return not (parity.predictions or parity.found)
     else:
         parity.check(settings.tolerance, settings.half)
+    return False
 
 
 def readable(images: Sequence[Path | Image]) -> list[Image]:

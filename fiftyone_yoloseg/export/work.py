@@ -13,7 +13,7 @@ from ..runtime import load_backend
 from ..runtime.metadata import encode
 from ..runtime.reports import checkpoint_sha256, file_sha256, machine
 from ..types import Backend, ModelInfo, ProgressFn
-from .base import Exporter, ExportJob, ExportReport
+from .base import NOTHING, Exporter, ExportJob, ExportReport
 from .place import replace, scratch, size_of, target
 from .proof import Proof, prove
 from .registry import check_device, check_needs, check_takes, find_exporter, find_format
@@ -86,6 +86,8 @@ def work(
             raise ExportError(f"{path.name} was changed by something else while it was compared: export it again")
         size = size_of(new)
         latency = proof.latency if proof and not unverified else (None, None)
+        if proof and proof.empty:
+            unverified = unverified or NOTHING
         report = ExportReport(
             path=path,
             format=settings.format,

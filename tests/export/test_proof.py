@@ -14,7 +14,7 @@ import torch
 
 from fiftyone_yoloseg.config import ExportSettings, parse
 from fiftyone_yoloseg.data.load import load_data
-from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint, new_checkpoint, save_checkpoint
 from fiftyone_yoloseg.errors import DataError, ExportError
 from fiftyone_yoloseg.export import Samples, export_here, from_data
 from fiftyone_yoloseg.export.base import Accuracy, Exporter, StandIn, Unverified
@@ -55,10 +55,34 @@ def test_with_labels_lossy_formats_are_judged_by_map(kind: str) -> None:
 
 def test_without_labels_int8_must_find_the_same_objects() -> None:
     settings = parse(ExportSettings, {"int8": True})
-    _judge(exact(matched=8), None, settings)
+    assert not _judge(exact(matched=8), None, settings)
     for poor in (exact(matched=7), exact(found=13)):
         with pytest.raises(ExportError, match="does not find the same objects"):
             _judge(poor, None, settings)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nms"])
+def test_without_objects_nothing_is_proven(kind: str) -> None:
+    settings, none = parse(ExportSettings, {kind: True}), exact(predictions=0, matched=0, found=0)
+    blank = Accuracy(9, 9, 0.0, 0.0, 0.0, 0.0)
+    assert _judge(none, None, settings) and _judge(none, blank, settings) and not _judge(exact(), None, settings)
+    with pytest.raises(ExportError, match="does not find the same objects"):
+        _judge(exact(predictions=0, matched=0, found=3), blank, settings)
+
+
+def test_without_objects_half_precision_is_judged_by_its_outputs() -> None:
+    none, blank = {"predictions": 0, "matched": 0, "found": 0}, Accuracy(9, 9, 0.0, 0.0, 0.0, 0.0)
+    assert not _judge(exact(**none), blank, parse(ExportSettings, {"half": True}))
+    wild = {"boxes_px": 90.0, "classes": 0.0, "coefficients": 0.0, "protos": 0.0}
+    with pytest.raises(ExportError, match="does not give the same answers"):
+        _judge(exact(**none, max_abs_error=wild), blank, parse(ExportSettings, {"half": True}))
+
+
+def test_what_the_report_says_without_objects(tmp_path: Path) -> None:
+    report = export_here(new_checkpoint(), parse(ExportSettings, {"nms": True, "output": tmp_path, "imgsz": 64}))
+    assert (report.verdict, report.predictions) == ("unverified", 0) and report.path.exists() and report.latency_ms is not None
+    assert "there was nothing to compare" in report.why and "data=dataset.yaml" in report.how
+    assert "0 of 0" not in report.summary() and "the network finds no object there, so none could be compared" in report.summary()
 
 
 def test_the_hashes_are_of_what_was_compared(lively_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
