@@ -23,6 +23,7 @@ from .results import Results
 from .types import Backend, Names, ProgressFn
 
 if TYPE_CHECKING:
+    from .config.export import FormatName
     from .engine.events import TrainingListener
     from .export import ExportReport, ExportTable, Samples
 
@@ -180,13 +181,17 @@ class YOLO:
     __call__ = predict
 
     @overload
-    def export(self, *, format: list[str] | tuple[str, ...], **settings: Any) -> list[Path]: ...
+    def export(self, format: FormatName = "onnx", **settings: Any) -> Path: ...
     @overload
-    def export(self, *, format: str = "onnx", **settings: Any) -> Path: ...
-    def export(self, *, format: str | list[str] | tuple[str, ...] = "onnx", **settings: Any) -> Path | list[Path]:
-        """Write the model in another format and compare it with torch; see `ExportSettings`. Returns the artifact's path.
+    def export(self, format: list[str] | tuple[str, ...] | Literal["all"], **settings: Any) -> list[Path]: ...
+    @overload
+    def export(self, format: str, **settings: Any) -> Path | list[Path]: ...
+    def export(self, format: str | list[str] | tuple[str, ...] = "onnx", **settings: Any) -> Path | list[Path]:
+        """Write the model in another format and compare it with torch; see `ExportSettings`.
 
-        A list of formats (or "onnx,openvino", or "all") gives a list of paths; if one of them fails, ExportError tells which, and the others are there.
+        One name gives the path of the artifact. Several - a list of names, a text with commas ("onnx,openvino"), or "all" - give a list of paths, in that
+        order, also where the list has one name. If one of several fails, ExportError tells which, and the others are there; "all" leaves out formats
+        that are not installed or that the settings are not for.
         """
         if isinstance(format, str) and format != "all" and "," not in format:
             return self.export_report(format=format, **settings).path

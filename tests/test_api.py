@@ -223,6 +223,10 @@ def test_several_formats_do_not_lose_each_other(lively_file: Path, tmp_path: Pat
         model.export_report(format="torchscript,onnx")
     with pytest.raises(SettingsError, match=r"half=true: is for checkpoints; best\.onnx is exported"):
         YOLO(tmp_path / "best.onnx")(np.zeros((64, 64, 3), np.uint8), half=True)
+    assert model.export(["onnx"], imgsz=64) == model.export("onnx,", imgsz=64) == [tmp_path / "best.onnx"], "a list of one is a list"
+    assert model.export("onnx", imgsz=64) == tmp_path / "best.onnx"
+    with pytest.raises(SettingsError, match="format='onxx' is unknown: did you mean 'onnx'"):
+        model.export("torchscript,onxx", imgsz=64)
     (tmp_path / "best.torchscript").unlink()
     table = model.export_table(format=["torchscript", "onnx"], imgsz=64, opset=17)
     assert [row.verdict for row in table.rows] == ["failed", "verified"] and len(table.failed) == 1

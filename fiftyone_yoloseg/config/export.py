@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -16,6 +16,8 @@ def _formats(value: Any) -> Any:
     return ",".join(dict.fromkeys(map(str, _words(value)))) if isinstance(value, (str, list, tuple)) else value
 
 
+FormatName = Literal["onnx", "torchscript", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "paddle"]
+"""One format. `export.registry` knows what each needs and takes."""
 Formats = Annotated[str, BeforeValidator(_formats), Field(min_length=1)]
 
 

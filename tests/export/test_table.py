@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from fiftyone_yoloseg.config import ExportSettings, parse
+from fiftyone_yoloseg.config.export import FormatName
 from fiftyone_yoloseg.engine.checkpoint import Checkpoint
 from fiftyone_yoloseg.errors import SettingsError
 from fiftyone_yoloseg.export import ExportTable, export_all
@@ -85,6 +86,7 @@ def test_formats_that_are_not_installed(lively_checkpoint: Checkpoint, tmp_path:
 def test_what_is_refused_is_in_one_table() -> None:
     from dataclasses import asdict
 
+    assert get_args(FormatName) == tuple(FORMATS)
     for name in FORMATS:
         for setting, answer in asdict(FORMATS[name].takes).items():
             assert answer is True or isinstance(answer, str) and len(answer) > 20, (name, setting)
