@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -124,12 +124,12 @@ def test_what_cannot_work_is_refused_before_any_image_is_read(tmp_path: Path) ->
     from fiftyone_yoloseg import YOLO
     from fiftyone_yoloseg.bridge.export import export, export_table
 
-    given: dict[str, Any] = {"format": "openvino", "device": 0, "output": tmp_path, "data": tmp_path / "missing.yaml"}
-    for refused in (YOLO().export, YOLO().export_report, partial(export, YOLO())):
+    model, given = YOLO(), {"format": "openvino", "device": 0, "output": tmp_path, "data": tmp_path / "missing.yaml"}
+    for refused in (model.export, model.export_report, partial(export, model)):
         with pytest.raises(SettingsError, match="OpenVINO models run on the CPU"):
             refused(**given)
-    for table in (YOLO().export_table(**given), export_table(YOLO(), **given)):
+    for table in (model.export_table(**given), export_table(model, **given)):
         assert "OpenVINO models run on the CPU" in table.rows[0].error
     with pytest.raises(SettingsError, match="torch sees"):
-        YOLO().val(data=tmp_path / "missing.yaml", device=77)
+        model.val(data=tmp_path / "missing.yaml", device=77)
     assert list(tmp_path.iterdir()) == []
