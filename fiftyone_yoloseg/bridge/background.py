@@ -97,7 +97,7 @@ class BackgroundJob:
         written, and a training can be resumed from its last epoch. A job of another machine can only be asked.
         """
         (self.folder / CANCEL).touch()
-        job_register.request_end(self.name, self._dataset())
+        job_register.request_end(self.name, job_register.dataset_id(self._params()))
         thread = threading.Thread(target=self._end, name=f"end of {self.name}", daemon=True)
         thread.start()
         return thread
@@ -129,7 +129,7 @@ class BackgroundJob:
                 psutil.wait_procs(family, timeout=1)  # they are gone when the job says that they are
         message = f"cancelled: it had not stopped after {PATIENCE:g} seconds, and its process was ended"
         write_json(self.folder / "error.json", {"message": message, "cancelled": True})
-        job_register.close_lost(self.name, self._dataset(), "cancelled", message)
+        job_register.close_lost(self.name, job_register.dataset_id(self._params()), "cancelled", message)
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of its work."""
@@ -139,9 +139,6 @@ class BackgroundJob:
     def _params(self) -> dict[str, Any]:
         params: dict[str, Any] = (_read(self.folder / "spec.json") or {}).get("params", {})
         return params
-
-    def _dataset(self) -> str | None:
-        return self._params().get("dataset")
 
     def _process(self) -> psutil.Process | None:
         """The worker, if it lives on this machine."""
@@ -184,7 +181,7 @@ def start(job: str, params: Params, jobs_dir: Path) -> BackgroundJob:
         write_json(folder / "spec.json", {"job": job, "params": params})
     except OSError as error:
         raise UserError(f"the job folder {jobs_dir} cannot be written: {error.strerror}") from None
-    job_register.enter(job, folder, params.get("dataset"))
+    job_register.enter(job, folder, params)
     # where the repository was only downloaded as a plugin, a new process does not know the package
     package_root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -214,7 +211,7 @@ def active_jobs(dataset: Any | None, *kinds: str) -> dict[BackgroundJob, Status]
         if (status := job.status()).active:
             active[job] = status
         elif status.state != "done":
-            job_register.close_lost(job.name, record["scope"]["dataset"], status.state, status.error or "")
+            job_register.close_lost(job.name, None if dataset is None else dataset._doc.id, status.state, status.error or "")
     return active
 
 

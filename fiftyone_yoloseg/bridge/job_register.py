@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone.core.odm as foo
+from bson import ObjectId
 from fiftyone.factory.repos.execution_store import MongoExecutionStoreRepo
 from fiftyone.operators.store import ExecutionStore
 from fiftyone.operators.store.transient_jobs import TransientJobConflict, TransientJobCoordinator
@@ -27,24 +28,35 @@ _LEASE, _KEPT = 15, 30 * 24 * 3600  # seconds without a sign of life after which
 Record = dict[str, Any]
 
 
-def coordinator(dataset_id: Any) -> TransientJobCoordinator:
-    """dataset_id: of the dataset that the jobs work on; None for jobs that make one."""
-    return TransientJobCoordinator(ExecutionStore.create(STORE, dataset_id), ttl_seconds=_KEPT, lease_seconds=_LEASE)
+def coordinator(dataset: ObjectId | None) -> TransientJobCoordinator:
+    """dataset: the id of the one that the jobs work on; None for jobs that make one."""
+    return TransientJobCoordinator(ExecutionStore.create(STORE, dataset), ttl_seconds=_KEPT, lease_seconds=_LEASE)
 
 
-def dataset_id(name: str | None) -> Any:
-    """The id of a dataset, which a job can have without loading it; None if there is none of that name."""
-    if name is None:
+def dataset_id(params: dict[str, Any]) -> ObjectId | None:
+    """The id of the dataset that a job works on; None for a job that makes one, or if there is none of the name in old params, which have no id.
+
+    A dataset may be renamed while its job runs, and another one get its name.
+    """
+    if given := params.get("dataset_id"):
+        return ObjectId(given)
+    if (name := params.get("dataset")) is None:
         return None
     found = foo.get_db_conn().datasets.find_one({"name": name}, {"_id": 1})
     return found and found["_id"]
 
 
-def enter(job: str, folder: Path, dataset: str | None) -> None:
+def dataset_name(params: dict[str, Any]) -> str | None:
+    """What the dataset that a job works on is called now; None if there is none any more."""
+    found = foo.get_db_conn().datasets.find_one({"_id": dataset_id(params)}, {"name": 1})
+    return found and found["name"]
+
+
+def enter(job: str, folder: Path, params: dict[str, Any]) -> None:
     """Register a job that is about to start, under the name of its folder."""
-    coordinator(dataset_id(dataset)).create(
+    coordinator(dataset_id(params)).create(
         owner={"host": socket.gethostname(), "user": _user()},
-        scope={"job": job, "dataset": dataset},
+        scope={"job": job, "dataset": params.get("dataset")},
         payload={"folder": str(folder)},
         job_id=folder.name,
     )
@@ -61,13 +73,13 @@ def records(dataset: Any | None, kinds: tuple[str, ...] = ()) -> list[Record]:
 class Heartbeat(threading.Thread):
     """In the process of a job: tells each second that it lives, and where it stands.
 
-    state: what to tell, JSON-able. ended: called once when somebody asks in the database to end the job.
+    dataset: the id of the one that it works on. state: what to tell, JSON-able. ended: called once when somebody asks in the database to end the job.
     """
 
-    def __init__(self, name: str, dataset: str | None, state: Callable[[], dict[str, Any]], ended: Callable[[], None]) -> None:
+    def __init__(self, name: str, dataset: ObjectId | None, state: Callable[[], dict[str, Any]], ended: Callable[[], None]) -> None:
         super().__init__(name="job heartbeat", daemon=True)
         self._job, self._state, self._ended = name, state, ended
-        self._coordinator = coordinator(dataset_id(dataset))
+        self._coordinator = coordinator(dataset)
         self._over = threading.Event()
         claimed = self._coordinator.claim(name)
         self._token = claimed["fencing_token"] if claimed else 0
@@ -113,9 +125,9 @@ def close(jobs: TransientJobCoordinator, name: str, token: int, state: str, mess
     return closed
 
 
-def close_lost(name: str, dataset: str | None, state: str, message: str) -> None:
-    """Say how a job ended whose process cannot say so any more."""
-    jobs = coordinator(dataset_id(dataset))
+def close_lost(name: str, dataset: ObjectId | None, state: str, message: str) -> None:
+    """Say how a job ended whose process cannot say so any more. dataset: its id."""
+    jobs = coordinator(dataset)
     record = jobs.get(name)
     if record is not None and record["state"] == "requested":  # it died before it could say that it lives
         record = jobs.claim(name)
@@ -125,8 +137,8 @@ def close_lost(name: str, dataset: str | None, state: str, message: str) -> None
     jobs.fail_expired(name, message)  # which the first cannot do once the lease has ended; after it, this does nothing
 
 
-def request_end(name: str, dataset: str | None) -> None:
-    coordinator(dataset_id(dataset)).request_cancel(name)
+def request_end(name: str, dataset: ObjectId | None) -> None:
+    coordinator(dataset).request_cancel(name)
 
 
 def _user() -> str:

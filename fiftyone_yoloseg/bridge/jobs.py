@@ -1,7 +1,7 @@
 """The work behind the App's operators: parameters in, a JSON-able result out, the same inline, delegated or in a process of its own.
 
-params: {"dataset": name, "view": serialized stages or None, "options": keyword arguments of the bridge function}; an import, which may
-make its dataset, has options only. "share_gpu" true: not to wait for a GPU that another job uses. "job": the name of the background job.
+params: {"dataset": name, "dataset_id": which one that is, whatever it is called by now, "view": serialized stages or None, "options": keyword arguments
+of the bridge function}; an import, which may make its dataset, has options only. "share_gpu" true: not to wait for a GPU that another job uses. "job": the name of the background job.
 A result has "summary", Markdown for a person to read, and the numbers behind it.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import Stopped, UserError
 from ..types import ProgressFn
 from .gpu_locks import gpus, held
+from .job_register import dataset_name
 
 Params = dict[str, Any]
 Result = dict[str, Any]
@@ -52,15 +53,21 @@ def _stoppable(progress: ProgressFn, should_stop: Callable[[], bool], message: s
 def view_params(view: Any, **options: Any) -> Params:
     """The params of a job on a view or dataset."""
     dataset = view._dataset
-    return {"dataset": dataset.name, "view": None if view is dataset else view._serialize(), "options": options}
+    return {
+        "dataset": dataset.name,
+        "dataset_id": str(dataset._doc.id),
+        "view": None if view is dataset else view._serialize(),
+        "options": options,
+    }
 
 
 def load_view(params: Params) -> Any:
     import fiftyone as fo
 
-    if not fo.dataset_exists(params["dataset"]):
+    name = dataset_name(params)
+    if name is None:
         raise UserError(f"there is no dataset '{params['dataset']}' any more")
-    dataset = fo.load_dataset(params["dataset"])
+    dataset = fo.load_dataset(name)
     dataset.reload()
     return fo.DatasetView._build(dataset, params["view"]) if params.get("view") else dataset
 

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 def _work(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     from fiftyone_yoloseg.bridge import jobs
     from fiftyone_yoloseg.bridge.database import ensure_database, keep_database_alive
-    from fiftyone_yoloseg.bridge.job_register import Heartbeat
+    from fiftyone_yoloseg.bridge.job_register import Heartbeat, dataset_id
     from fiftyone_yoloseg.errors import Stopped
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
@@ -71,7 +71,7 @@ def _work(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         return asked
 
     progress(0.0, "reading the dataset")
-    heartbeat = Heartbeat(folder.name, spec["params"].get("dataset"), lambda: dict(state), (folder / CANCEL).touch)
+    heartbeat = Heartbeat(folder.name, dataset_id(spec["params"]), lambda: dict(state), (folder / CANCEL).touch)
     heartbeat.start()
     end, message = "failed", ""
     try:

@@ -17,6 +17,7 @@ pytest.importorskip("fiftyone")
 
 import fiftyone_yoloseg as fy
 from fiftyone_yoloseg.bridge import background, gpu_locks, job_register, jobs
+from fiftyone_yoloseg.bridge.worker import write_json
 from fiftyone_yoloseg.errors import Stopped, UserError
 
 
@@ -119,9 +120,33 @@ def test_a_request_in_the_database_ends_a_job(coco: Any, tmp_path: Path) -> None
     while "epoch" not in job.status().label:
         assert job.status().active
         time.sleep(0.1)
-    job_register.request_end(job.name, coco.name)
+    job_register.request_end(job.name, coco._doc.id)
     with pytest.raises(UserError, match="cancelled on request"):
         finish(background.follow(job), 5)
+
+
+def test_a_renamed_dataset_keeps_its_jobs_and_its_old_name_has_none(
+    fiftyone_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "PATIENCE", 0.2)
+    dataset = fiftyone_db.Dataset("jobs-old")
+    params, folder = jobs.view_params(dataset), tmp_path / "train-1"
+    folder.mkdir()
+    write_json(folder / "spec.json", {"job": "train", "params": params})
+    job_register.enter("train", folder, params)
+    dataset.name = "jobs-new"
+    other = fiftyone_db.Dataset("jobs-old")
+    (job,) = background.jobs_of(dataset)
+    assert background.jobs_of(other) == [] and set(background.active_jobs(dataset)) == {job} and not background.active_jobs(other)
+    assert jobs.load_view(params)._doc.id == dataset._doc.id, "not the one that has its name now"
+    job.cancel().join()
+    assert job_register.records(dataset)[0]["cancel_requested"]
+    assert job_register.records(dataset)[0]["state"] == "canceled" and not background.active_jobs(dataset)
+    dataset.delete()
+    with pytest.raises(UserError, match="there is no dataset 'jobs-old' any more"):
+        jobs.load_view(params)
+    assert jobs.load_view({"dataset": "jobs-old"})._doc.id == other._doc.id, "params of a script, by name"
+    other.delete()
 
 
 def test_who_follows_goes_at_the_limit_and_the_job_stays(coco: Any, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def running(coco: Any, tmp_path: Path) -> background.BackgroundJob:
     write_json(job.folder / "worker.json", {"pid": os.getpid(), "started": time.time()})
     write_json(job.folder / "progress.json", {"share": 0.25, "label": "epoch 3/12 box 1.2", "memory": {"gpu": 3 << 30, "ram": 1 << 30}})
     (job.folder / "log.txt").write_text("first line\nepoch 2/12: mask mAP 0.1\n")
-    job_register.enter("train", job.folder, coco.name)
+    job_register.enter("train", job.folder, {"dataset": coco.name})
     return job
 
 
