@@ -51,6 +51,16 @@ def held(names: Sequence[str], who: str, progress: ProgressFn, should_stop: Call
         yield
 
 
+def holder() -> str | None:
+    """The job that holds a GPU of this machine now, of several any; None if none does. Imports no torch."""
+    for path in sorted(_folder().glob("*.lock")):
+        with path.open("a+", encoding="utf-8") as file:  # closed, and so released, at once
+            if not _lock(file):
+                file.seek(0)
+                return file.read() or "another job"
+    return None
+
+
 def _folder() -> Path:
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     folder = Path(tempfile.gettempdir()) / f"yoloseg-gpus-{user}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from fiftyone.operators.message import GeneratedMessage
 
-from ..bridge import background, defaults, jobs
+from ..bridge import background, defaults, gpu_locks, jobs
 from ..bridge.jobs import Params, Result
 from ..errors import UserError
 from .forms import Form, forget_fields
@@ -73,10 +72,6 @@ class JobOperator(foo.Operator):
     def jobs_dir(self, dataset: Any) -> Path:
         return defaults.work_dir(dataset) / "jobs"
 
-    def may_wait(self, dataset: Any) -> bool:
-        """Whether another job of the dataset has the GPU, if this machine has one; to know that without torch, its driver is looked for."""
-        return shutil.which("nvidia-smi") is not None and bool(background.active_jobs(dataset, *jobs.ON_A_DEVICE))
-
     def resolve_placement(self, ctx: Any) -> types.Placement | None:
         if self.place is None:
             return None
@@ -121,15 +116,7 @@ class JobOperator(foo.Operator):
         try:
             params = self.fill(ctx, form)
             if self.job in jobs.ON_A_DEVICE:
-                form.known.add("share_gpu")
-                if ctx.dataset is not None and self.may_wait(ctx.dataset):
-                    form.flag(
-                        "share_gpu",
-                        "Do not wait for the GPU",
-                        "Another job of this dataset is running: this one begins when that has ended",
-                    )
-                if form.params.get("share_gpu"):
-                    params["share_gpu"] = True
+                params |= turn(form)
             form.finish()
         except UserError as error:
             form.refuse(str(error))
@@ -162,6 +149,14 @@ class JobOperator(foo.Operator):
             result = {"error": f"{type(error).__name__}: {error} (details in the log of the App's server)"}
         # shown in the place of the progress bar, which would otherwise stay in front of the operator's own output
         yield ctx.ops.show_output(self._output(result).to_json(), result)
+
+
+def turn(form: Form) -> Params:
+    """The job's parameter "share_gpu"; the form has a field for it while another job holds a GPU, a script can always give it."""
+    form.known.add("share_gpu")
+    if who := gpu_locks.holder():
+        form.flag("share_gpu", "Do not wait for the GPU", f"{who} uses it: this one begins when that has ended")
+    return {"share_gpu": True} if form.params.get("share_gpu") else {}
 
 
 def watch_limit() -> float | None:

@@ -15,7 +15,7 @@ from ..bridge.runs import check_writable
 from ..bridge.views import check_view
 from ..config import TrainSettings
 from ..errors import UserError
-from .base import PANEL, JobOperator, Steps, in_app, watch_limit
+from .base import PANEL, JobOperator, Steps, in_app, turn, watch_limit
 from .forms import Form
 
 _ACTIONS = {
@@ -130,7 +130,7 @@ class Loop(foo.PipelineOperator):
             form.refuse("open a dataset first")
             return form, params
         try:
-            params = self.fill(ctx, form)
+            params = {**self.fill(ctx, form), **turn(form)}
             form.finish()
         except UserError as error:
             form.refuse(str(error))

@@ -181,6 +181,53 @@ def test_one_gpu_is_given_to_one_job(tmp_path: Path) -> None:
     assert gpu_locks.gpus("cpu") == []
 
 
+def test_jobs_take_turns_unless_they_are_told_not_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the GPU that their device means; jobs without a network take none."""
+    begun, asked = list[str](), list[str | None]()
+
+    def gpus(device: str | None) -> list[str]:
+        asked.append(device)
+        return ["gpu"]
+
+    monkeypatch.setattr(jobs, "gpus", gpus)
+    monkeypatch.setattr(gpu_locks, "_folder", lambda: tmp_path)
+    for name in ("train", "export", "review", "evaluate"):
+        monkeypatch.setitem(jobs.JOBS, name, lambda params, progress, should_stop, n=name: begun.append(n) or {})
+    told: list[str] = []
+
+    def run(name: str, share: bool = False, **options: Any) -> None:
+        told.clear()
+        params = {"options": options, "job": f"{name}-2", **({"share_gpu": True} if share else {})}
+        jobs.run(name, params, lambda _, text: told.append(text), lambda: bool(told))
+
+    assert gpu_locks.holder() is None
+    with gpu_locks.held(["gpu"], "train-1", lambda *_: None, bool):
+        assert gpu_locks.holder() == "train-1"
+        for name, options in (("train", {"device": "1"}), ("export", {}), ("review", {"action": "prelabel"}), ("review", {})):
+            with pytest.raises(Stopped, match="waited for the GPU"):
+                run(name, **options)
+            assert told == ["waiting for the GPU, which train-1 uses"]
+        assert asked == ["1", "cpu", None, None] and begun == []
+        run("train", share=True)
+        run("evaluate")
+        run("review", action="accept")
+        assert begun == ["train", "evaluate", "review"] and len(asked) == 4 and told == []
+    run("train")
+    assert begun[-1] == "train" and gpu_locks.holder() is None
+
+
+def test_each_step_of_a_loop_takes_its_turn_as_the_loop_was_told(fiftyone_db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, seen = fiftyone_db.Dataset(), list[tuple[Any, ...]]()
+    monkeypatch.setattr(
+        jobs, "run", lambda step, params, *_: seen.append((step, params.get("share_gpu"), params.get("job"))) or {"summary": step}
+    )
+    options = {step: {"model": "nowhere.pt"} for step in ("train", "predict", "evaluate", "export")}
+    for share in ({}, {"share_gpu": True}):
+        jobs.JOBS["loop"]({**jobs.view_params(dataset), "options": options, "job": "loop-1", **share}, lambda *_: None, bool)
+    assert seen == [(step, share, "loop-1") for share in (None, True) for step in options]
+    dataset.delete()
+
+
 def test_a_job_in_a_thread(coco: Any, tmp_path: Path) -> None:
     params = jobs.view_params(coco, out_dir=str(tmp_path / "out"))
     _, result = finish(background.run_in_thread("convert", params))

@@ -18,7 +18,7 @@ from fiftyone.plugins.context import PluginContext  # noqa: E402
 from fiftyone.plugins.definitions import PluginDefinition  # noqa: E402
 
 import fiftyone_yoloseg as fy  # noqa: E402
-from fiftyone_yoloseg.bridge import background, jobs, runs  # noqa: E402
+from fiftyone_yoloseg.bridge import background, gpu_locks, jobs, runs  # noqa: E402
 from fiftyone_yoloseg.errors import Stopped, UserError  # noqa: E402
 from fiftyone_yoloseg.plugin.metrics import METRICS  # noqa: E402
 from fiftyone_yoloseg.plugin.operators import OPERATORS  # noqa: E402
@@ -221,6 +221,25 @@ def test_every_operator_runs_from_a_script(execute: Any, coco: Any, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_not_waiting_for_a_gpu_can_be_chosen_while_a_job_holds_one(
+    plugin: PluginContext, coco: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_locks, "_folder", lambda: tmp_path)
+    networks = ("train", "predict", "loop")
+    assert not [name for name in networks if "share_gpu" in form(plugin, name, coco)]
+    assert not problems(form(plugin, "loop", coco, share_gpu=True)), "a script can always say it"
+    with gpu_locks.held(["gpu"], "train-7", lambda *_: None, bool):
+        for name in networks:
+            field = form(plugin, name, coco)["share_gpu"]
+            assert field["view"]["description"] == "train-7 uses it: this one begins when that has ended"
+        assert "share_gpu" not in form(plugin, "check", coco)
+    operator = next(i for i in plugin.instances if i.name == "loop")
+    for given in ({}, {"share_gpu": True}):
+        request = {"dataset_name": coco.name, "params": given}
+        stages = operator.resolve_pipeline(ExecutionContext(request_params=request, executor=Executor(), operator_uri=operator.uri)).stages
+        assert [s.params["loop"].get("share_gpu") for s in stages] == [given.get("share_gpu")] * 4
+
+
 def test_the_loop_is_a_pipeline_from_a_script_and_one_job_from_the_app(execute: Any, coco: Any, tmp_path: Path) -> None:
     settings = {"epochs": 1, "imgsz": 64, "batch": 2, "workers": 0, "device": "cpu", "plots": False, "optimizer": "SGD"}
     done = execute("loop", coco, **settings)
