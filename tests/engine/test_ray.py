@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -25,13 +26,14 @@ from fiftyone_yoloseg import YOLO
 from fiftyone_yoloseg.config import PredictSettings, TrainSettings, parse
 from fiftyone_yoloseg.data.synthetic import write_synthetic
 from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint
-from fiftyone_yoloseg.engine.cluster.connect import Room, connected, room, share_of_cpus
+from fiftyone_yoloseg.engine.cluster.connect import Room, await_room, connected, lacking, room, share_of_cpus
 from fiftyone_yoloseg.engine.cluster.launch import launch
+from fiftyone_yoloseg.engine.cluster.post import Post
 from fiftyone_yoloseg.engine.events import EpochInfo, RunEnd, RunInfo, TrainingListener
 from fiftyone_yoloseg.engine.predictor import Predictor
 from fiftyone_yoloseg.engine.torch_backend import TorchBackend
 from fiftyone_yoloseg.engine.trainer import train
-from fiftyone_yoloseg.errors import DataError, MissingDependencyError, ProcessError, SettingsError
+from fiftyone_yoloseg.errors import DataError, MissingDependencyError, ProcessError, SettingsError, Stopped
 from fiftyone_yoloseg.types import Batch, SegmentationData
 
 TWO = Room(2, 1, gpu=False)
@@ -190,6 +192,37 @@ def test_what_does_not_go(cluster: Any, lively_checkpoint: Checkpoint, monkeypat
         Predictor(TorchBackend(lively_checkpoint.net, lively_checkpoint.info, torch.device("cpu")), PredictSettings(engine="ray"))
     with pytest.raises(SettingsError, match="ray_workers"):
         parse(TrainSettings, {"ray_workers": 2})
+
+
+def test_it_says_what_it_waits_for_and_can_be_stopped_meanwhile(
+    cluster: Any, eight: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last on the cluster: what was handed to Ray begins, and ends, when it is its turn."""
+    monkeypatch.setattr("fiftyone_yoloseg.engine.cluster.connect._MOMENT", 0.0)
+    other, told = cluster.remote(num_cpus=1)(Post).remote(), list[str]()
+    cluster.get(other.stop.remote())
+    with pytest.raises(Stopped, match="stopped while it waited for the Ray cluster: nothing was begun"):
+        train(
+            fresh(eight), eight, options(tmp_path / "runs", engine="ray"),
+            progress=lambda share, label: told.append(label), should_stop=lambda: bool(told),
+        )  # fmt: skip
+    assert told == ["waiting for the Ray cluster: 2 processes need 2 CPUs, and 1 of 2 are free; `ray status` says what is in use"]
+    assert not list((tmp_path / "runs").iterdir())
+    cluster.kill(other)
+
+
+def test_what_is_not_free_is_said_when_those_who_leave_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_of_it = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}
+    assert lacking(Room(2, 4, True), all_of_it, all_of_it) == "" == lacking(TWO, {"CPU": 2.0}, all_of_it)
+    assert lacking(Room(2, 4, True), {"CPU": 8.0, "GPU": 1.0}, all_of_it) == "2 processes need 2 GPUs, and 1 of 2 are free"
+    assert lacking(Room(1, 4, True), {"CPU": 3.0}, all_of_it) == "1 process needs 4 CPUs, and 3 of 8 are free; 1 GPUs, and 0 of 2 are free"
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    states, said = [{}, {"CPU": 1.0}, {"CPU": 2.0}], list[str]()
+    leaving = SimpleNamespace(available_resources=lambda: states.pop(0), cluster_resources=lambda: {"CPU": 2.0})
+    assert not await_room(leaving, TWO, said.append) and said == [] == states
+    monkeypatch.setattr("fiftyone_yoloseg.engine.cluster.connect._MOMENT", 0.01)
+    busy = SimpleNamespace(available_resources=dict, cluster_resources=lambda: {"CPU": 2.0})
+    assert await_room(busy, TWO, said.append) and len(said) == 1 and "2 CPUs, and 0 of 2 are free" in said[0]
 
 
 def test_cpus_are_shared_out_so_that_all_processes_find_a_place() -> None:

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from ...errors import MissingDependencyError, SettingsError
 ADDRESS = "RAY_ADDRESS"
 _PATIENCE = 5.0
 """Seconds for a machine to answer; Ray itself would try for minutes, and then end this process (seen)."""
+_MOMENT = 5.0
+"""Seconds in which a work that has ended gives back what it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,26 @@ def room(ray: Any, settings: ClusterSettings) -> Room:
     gpu = gpus > 0 and settings.device != "cpu"
     workers = settings.ray_workers or (gpus if gpu else sum(cpus > 0 for cpus, _ in machines))
     return Room(workers, share_of_cpus(machines, workers, gpu), gpu)
+
+
+def await_room(ray: Any, space: Room, say: Callable[[str], None]) -> bool:
+    """Give those who are just leaving a moment; then say what has to be waited for, which Ray does when the work is handed to it. Returns whether."""
+    deadline = time.monotonic() + _MOMENT
+    while lacks := lacking(space, ray.available_resources(), ray.cluster_resources()):
+        if time.monotonic() >= deadline:
+            say(f"waiting for the Ray cluster: {lacks}; `ray status` says what is in use")
+            return True
+        time.sleep(0.25)
+    return False
+
+
+def lacking(space: Room, free: Mapping[str, float], there: Mapping[str, float]) -> str:
+    """What is not free of what the processes need, "" if all is. free, there: what nobody uses, and all that the cluster has: {"CPU": 2.0, ...}."""
+    need = {"CPU": space.workers * space.cpus, **({"GPU": space.workers} if space.gpu else {})}
+    short = [
+        f"{n} {kind}s, and {free.get(kind, 0):g} of {there.get(kind, 0):g} are free" for kind, n in need.items() if free.get(kind, 0) < n
+    ]
+    return f"{space.workers} process{'es' * (space.workers > 1)} need{'s' * (space.workers == 1)} {'; '.join(short)}" if short else ""
 
 
 def share_of_cpus(machines: Sequence[tuple[int, int]], workers: int, gpu: bool) -> int:

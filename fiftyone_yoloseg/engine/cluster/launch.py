@@ -12,11 +12,11 @@ import tempfile
 import threading
 from typing import Any
 
-from ...errors import ProcessError, UserError
+from ...errors import ProcessError, Stopped, UserError
 from ..devices import select_device
 from ..distributed import TIMEOUT, Processes, only_main_speaks
 from ..launch import DONE, FAILED, LOG, Failure, Handle, Link, Task, ToParent, error_of, failure_of
-from .connect import Room
+from .connect import Room, await_room
 from .post import Post
 
 ours = logging.getLogger("fiftyone_yoloseg")
@@ -56,7 +56,8 @@ class RayLink(Link):
 def launch(ray: Any, room: Room, task: Task, argument: Any, handle: Handle) -> Any:
     """Run `task(world, link, argument)` in each of `room.workers` workers; what it returns in the first one is returned.
 
-    handle: gets what the workers tell, and answers "stop" at every look. Raises the UserError of a worker that failed, ProcessError for any other failure.
+    handle: gets what the workers tell, and answers "stop" at every look. Raises the UserError of a worker that failed, ProcessError for any other failure, and
+    Stopped if that is asked for while others use the cluster and nothing has begun.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -84,12 +85,17 @@ def launch(ray: Any, room: Room, task: Task, argument: Any, handle: Handle) -> A
             except BaseException as error:  # noqa: BLE001 - it is judged below, in the thread that can raise it
                 ended.append(error)
 
+        waits = await_room(ray, room, lambda text: handle("progress", (0.0, text)))
         fitting = threading.Thread(target=fit, daemon=True)  # signals are ours, not Ray's: it would catch them in the main thread
         fitting.start()
         try:
             while True:
-                over = not fitting.is_alive()
-                for kind, content in ray.get(post.take.remote(handle("stop", None))):
+                over, stop = not fitting.is_alive(), handle("stop", None)
+                letters = ray.get(post.take.remote(stop))
+                waits = waits and not letters
+                if waits and stop:
+                    raise Stopped("stopped while it waited for the Ray cluster: nothing was begun")
+                for kind, content in letters:
                     value = ray.cloudpickle.loads(content)
                     if kind == DONE:
                         result = value

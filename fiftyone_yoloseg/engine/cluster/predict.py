@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +20,9 @@ from ..devices import select_device
 from ..predictor import Predictor
 from ..session import packed_checkpoint, unpacked_checkpoint
 from ..torch_backend import TorchBackend
-from .connect import connected, room
+from .connect import await_room, connected, room
 
+log = logging.getLogger(__name__)
 MakeBackend = Callable[[str], Backend]
 """Device -> a model there. It travels to the actors, so it is a function of a module, or a class below, with what it needs."""
 Found = tuple[Instances | DataError, dict[str, float]]
@@ -49,6 +51,7 @@ def predict_on_cluster(files: Sequence[str], make: MakeBackend, settings: Predic
     """
     with connected() as ray:
         space = room(ray, settings)
+        await_room(ray, space, log.warning)
         alone = settings.model_copy(update={"engine": "local", "ray_workers": None})
         blocks = min(-(-len(files) // settings.batch), _BLOCKS * space.workers)
         rows = [{"file": str(Path(file).expanduser().absolute())} for file in files]
