@@ -18,6 +18,7 @@ from . import runs
 from .label_attributes import clear_attributes, write_attributes
 from .label_error_report import LabelErrorCase, LabelErrorReport
 from .objects import Problem, RawSample, Reader, ReadObject, Size
+from .plan import check_masks
 from .raw import RawPair, object_attributes
 from .read import as_instances, sized_pairs
 from .views import check_view, label_path
@@ -52,6 +53,8 @@ def find_label_errors(
     paths = [label_path(view, name) for name in (gt_field, pred_field)]
     if gt_field == pred_field:
         raise DataError(f"pred_field and gt_field are both '{gt_field}': labels cannot be judged by themselves")
+    if wanted.maskless == "error":
+        check_masks(view, gt_field)
     labels = {x for path in paths for x in view.distinct(f"{path}.label") if x is not None}
     names = sorted(labels)
     search = _Search(names, wanted, gt_field, pred_field)
@@ -104,10 +107,6 @@ class _Search:
             self.skipped.append(Problem(truth.id, truth.path, str(size)))
             return
         objects, dropped = self.truth.read(truth, size)
-        if self.wanted.maskless == "error" and (bare := next((p for p in dropped if p.kind == "labels_without_mask"), None)):
-            raise DataError(
-                f"field '{self.gt_field}', {bare}. Use maskless='skip' to leave such labels out, or maskless='box' to take their box as mask"
-            )
         found, more = self.predicted.read(predicted, size)
         if (unsure := next((x for x in found if x.confidence is None), None)) is not None:
             raise DataError(

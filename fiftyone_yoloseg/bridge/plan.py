@@ -121,7 +121,12 @@ def make_plan(
             if label in index:
                 objects[split][names[index[label]]] += n - crowds[split][label]
     if maskless == "error":
-        _check_masks(view, label_field, [(source, bare) for source, _, bare in found], index)
+        without: Counter[str] = Counter()
+        for source, _, bare in found:
+            for i, bare_labels in bare.items():
+                if source.codes[i] != NO_SPLIT:
+                    without[source.ids[i]] += sum(label in index for label in bare_labels)
+        refuse_maskless(view, label_field, without)
     return Plan([source for source, _, _ in found], label_field, names, index, how, counts, objects, notes)
 
 
@@ -194,12 +199,15 @@ def choose_classes(
     return dict(enumerate(names)), index, notes
 
 
-def _check_masks(view: Any, label_field: str, found: Sequence[tuple[Source, Bare]], index: Mapping[str, int]) -> None:
-    without: Counter[str] = Counter()
-    for source, bare in found:
-        for i, labels in bare.items():
-            if source.codes[i] != NO_SPLIT and (n := sum(label in index for label in labels)):
-                without[source.ids[i]] += n
+def check_masks(view: Any, label_field: str) -> None:
+    """Raises DataError if labels of the field have no mask, wherever in the view they are: known without reading any mask."""
+    facts, bare = facts_of(view, label_field)
+    refuse_maskless(view, label_field, Counter({facts.ids[i]: sum(x is not None for x in labels) for i, labels in bare.items()}))
+
+
+def refuse_maskless(view: Any, label_field: str, without: Counter[str]) -> None:
+    """Raises DataError if there are any. without: sample id -> how many of its labels have no mask."""
+    without = +without
     if without:
         usable = [f"'{f.name}'" for f in fields_with_masks(view) if f.name != label_field]
         raise DataError(

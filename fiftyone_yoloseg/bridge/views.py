@@ -30,6 +30,11 @@ class LabelField:
     masks: int
     among: int | None = None
 
+    @property
+    def some_bare(self) -> bool:
+        """Whether objects have no mask, as far as is known: those of samples that were not counted may have none."""
+        return self.masks < self.objects or self.among is not None
+
 
 def check_view(view: Any, *, may_be_empty: bool = False) -> None:
     """Raises DataError if `view` is not a collection of images, or is an empty one."""

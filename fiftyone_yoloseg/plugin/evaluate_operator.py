@@ -42,9 +42,9 @@ class Evaluate(JobOperator):
             "eval_key", "Name", "Of this evaluation; one of the same fields under that name is replaced", "eval", check_key, required=True
         )
         maskless = "box"
-        if any(f.masks < f.objects for f in fields if f.name in (gt_field, pred_field)):
+        if any(f.some_bare for f in fields if f.name in (gt_field, pred_field)):
             choices = {"box": "Take their box as mask", "skip": "Leave these labels out"}
-            maskless = form.choice("maskless", "Labels without a mask", "Some labels of these fields have none", choices, "box")
+            maskless = form.choice("maskless", "Labels without a mask", "Where labels of these fields have none", choices, "box")
         else:
             form.get("maskless")
         kinds = {"mask": "Of whole masks", "boundary": "Of masks, and of the bands along their outlines"}

@@ -184,26 +184,32 @@ class Form:
 
         def check(name: str) -> None:
             label_path(view, name)
-            if by_name[name].masks == 0 and maskless != "box":
+            found = by_name[name]
+            if found.masks == 0 and maskless != "box" and not (found.among and maskless == "skip"):  # later ones may have masks
                 raise UserError(
-                    f"field '{name}' has {by_name[name].objects} labels, none with a mask; fields with masks: {', '.join(usable)}"
+                    f"field '{name}' has {found.objects} labels{_among(found)}, none with a mask; fields with masks: {', '.join(usable)}"
                 )
 
         self.choice("label_field", "Labels", "Detections with masks, or filled polylines", choices, usable[0], check)
-        if (found := by_name.get(chosen)) and found.masks < found.objects:
+        if (found := by_name.get(chosen)) and found.some_bare:
             self._maskless(found)
         return chosen, maskless
 
     def _maskless(self, found: LabelField) -> None:
         def decide(value: str) -> None:
-            if value == "error" and found.masks:
+            if value == "error" and 0 < found.masks < found.objects:
                 raise UserError(f"{found.objects - found.masks} of {found.objects} labels have no mask: leave them out, or take their box")
 
-        choices = {"error": "Decide", "skip": "Leave these labels out", "box": "Take their box as mask"}
+        bare = found.objects - found.masks
+        choices = {
+            "error": "Decide" if bare else "Refuse, if there are any",
+            "skip": "Leave these labels out",
+            "box": "Take their box as mask",
+        }
         self.choice(
             "maskless",
             "Labels without a mask",
-            f"{found.objects - found.masks} of {found.objects} labels{_among(found)}",
+            f"{bare} of {found.objects} labels{_among(found)}" + ("" if bare else "; the others were not looked at yet"),
             choices,
             "error",
             decide,
@@ -284,7 +290,10 @@ def cached_fields(view: Any) -> list[LabelField]:
     key = (view._dataset.name, str(view._serialize()) if view is not view._dataset else "", len(view), *view.get_field_schema())
     if key not in _fields or time.monotonic() - _fields[key][0] > _CACHE_SECONDS:
         _fields.clear()
-        _fields[key] = time.monotonic(), label_fields(view, COUNTED)
+        found = label_fields(view, COUNTED)
+        if not any(f.masks for f in found) and any(f.among and f.objects for f in found):
+            found = label_fields(view)  # before it is said that there is none, all are looked at
+        _fields[key] = time.monotonic(), found
     return _fields[key][1]
 
 

@@ -301,6 +301,32 @@ def test_forms_count_labels_where_there_are_some(plugin: PluginContext, coco: An
     forms.forget_fields()
 
 
+def test_labels_without_masks_may_come_late(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A form that has counted the first samples only lets its user decide on the others; the job counts them all."""
+    from fiftyone_yoloseg.plugin import forms
+
+    monkeypatch.setattr(forms, "COUNTED", 2)
+    last = coco.last()
+    last.ground_truth.detections[0].mask = None
+    last.save()
+    forms.forget_fields()
+    fields = form(plugin, "convert", coco, out_dir="/tmp/out")
+    assert problems(fields) == {} and fields["maskless"]["default"] == "error"
+    assert next(iter(fields["maskless"]["view"]["choices"]))["label"] == "Refuse, if there are any"
+    assert problems(form(plugin, "convert", coco, out_dir="/tmp/out", maskless="skip")) == {}
+    assert "maskless" in form(plugin, "evaluate", coco)
+    with pytest.raises(UserError, match="1 labels in 1 samples have no mask .*Use maskless='skip'"):
+        jobs.run("convert", jobs.view_params(coco, out_dir="/tmp/out"))
+    for sample in coco[:5]:  # now all but the last
+        for label in sample.ground_truth.detections:
+            label.mask = None
+        sample.save()
+    forms.forget_fields()
+    assert "labels have no mask: leave them out" in problems(form(plugin, "convert", coco, out_dir="/tmp/out"))["maskless"]
+    assert problems(form(plugin, "convert", coco, out_dir="/tmp/out", maskless="skip")) == {}
+    forms.forget_fields()
+
+
 def test_the_app_gets_progress_then_the_result(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     operator = next(i for i in plugin.instances if i.name == "convert")
     monkeypatch.setattr(type(operator), "own_process", False)  # the process is tested elsewhere
