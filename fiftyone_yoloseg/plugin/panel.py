@@ -183,7 +183,12 @@ class YolosegPanel(foo.Panel):
         self._try(ctx, act)
 
     def show_saved(self, ctx: Any) -> None:
-        ctx.ops.set_view(name=ctx.params["view"])
+        def act() -> None:
+            if not ctx.dataset.has_saved_view(ctx.params["view"]):
+                raise UserError(f"there is no saved view '{ctx.params['view']}' any more")
+            ctx.ops.set_view(name=ctx.params["view"])
+
+        self._try(ctx, act)
 
     def prompt_train(self, ctx: Any) -> None:
         ctx.prompt(_URI + "train")

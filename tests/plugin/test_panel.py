@@ -115,6 +115,34 @@ def test_a_running_job_is_found_again_and_can_be_ended(coco: Any, tmp_path: Path
     assert "train failed" in failed.text and "out of memory" in failed.text and '"interval": 6000' in failed.text
 
 
+def test_buttons_of_a_run_resume_it_once_and_open_its_management(
+    coco: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: background.BackgroundJob
+) -> None:
+    add_run(coco, tmp_path, "old", epochs=40, done=12, state="stopped")
+    begun: list[tuple[str, dict[str, Any], Path]] = []
+    monkeypatch.setattr(background, "start", lambda *given: begun.append(given))
+    assert '"Resume"' in Shown(coco).text
+    resumed = Shown(coco, "resume", run="old")
+    ((kind, params, folder),) = begun
+    assert kind == "train" and params["dataset_id"] == str(coco._doc.id) and folder.name == "jobs"
+    last = str(tmp_path / "old" / "weights" / "last.pt")
+    assert params["options"] | {"model": last, "resume": True, "label_field": "ground_truth"} == params["options"]
+    assert resumed.sent("patch_panel_state")["state"]["selected"] == fy.runs(coco)[0].key
+    write_json(running.folder / "spec.json", {"job": "train", "params": params})  # the job that does it now
+    assert "'old' is being resumed already" in Shown(coco, "resume", run="old").sent("notify")["message"]
+    assert "has no run 'new'" in Shown(coco, "resume", run="new").sent("notify")["message"] and len(begun) == 1
+    asked = Shown(coco, "manage", run="old").sent("prompt_user_for_operation")
+    assert (asked["operator_uri"], asked["params"]) == ("@yoloseg/fiftyone/manage_runs", {"run": "old"})
+
+
+def test_a_saved_view_is_shown_if_it_is_still_there(coco: Any) -> None:
+    coco.save_view("kinds of errors", coco.limit(1))
+    assert Shown(coco, "show_saved", view="kinds of errors").sent("set_view")["name"] == "kinds of errors"
+    coco.delete_saved_view("kinds of errors")
+    gone = Shown(coco, "show_saved", view="kinds of errors")
+    assert "no saved view 'kinds of errors' any more" in gone.sent("notify")["message"] and "set_view" not in gone.text
+
+
 def test_evaluations_are_drawn_and_lead_to_views(coco: Any) -> None:
     coco.clone_sample_field("ground_truth", "predictions")
     for sample in coco:
