@@ -52,6 +52,12 @@ def use_private_database(folder: str | Path) -> Path:
     return path
 
 
+def close_private_database() -> None:
+    """End the MongoDB of `use_private_database`, and wait for that: for who removes its folder. This process has no database any more."""
+    while _private:
+        _private.pop().stop()
+
+
 def ensure_database() -> None:
     """Connect to FiftyOne's database, starting its own MongoDB if needed. Raises UserError that says why it cannot."""
     import fiftyone as fo
