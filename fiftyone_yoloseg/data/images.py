@@ -76,7 +76,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 
 def _plain_jpeg_size(path: Path | str) -> tuple[int, int] | None:
-    """Of a JPEG as most are, that nothing turns; None for any other file. Pillow, which is left to judge those, takes several times as long."""
+    """Of a JPEG as most are, that nothing turns; None for any other file, which Pillow is left to judge."""
     try:
         with open(path, "rb", buffering=0) as file:
             head = file.read(_JPEG_HEAD)

@@ -140,7 +140,7 @@ class Averager:
     def _match_single(
         self, labels: Labelled, out: dict[int, list[bool]], near: Sequence[Sequence[tuple[int, float]]]
     ) -> tuple[Bools, Bools]:
-        """As `_match` where no prediction has a choice, which is nearly always: a label goes to the first that overlaps it enough."""
+        """As `_match` where no prediction has a choice: a label goes to the first that overlaps it enough."""
         ious, before, left_out = np.full(len(near), -1.0), np.full(len(near), -1.0), np.zeros((len(AREAS), len(near)), bool)
         highest: dict[int, float] = {}
         for i, row in enumerate(near):

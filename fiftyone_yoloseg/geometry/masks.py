@@ -174,9 +174,9 @@ def crop_iou(a: Crop, b: Crop) -> float:
     return both / either if either else 0.0
 
 
-def boundary_distance(height: int, width: int, ratio: float = 0.02) -> int:
+def boundary_distance(height: int, width: int) -> int:
     """How far from the outline Boundary IoU looks, in pixels: 2 % of the image's diagonal, at least 1 (Cheng et al. 2021, arXiv 2103.16562)."""
-    return max(1, round(ratio * math.hypot(height, width)))
+    return max(1, round(0.02 * math.hypot(height, width)))
 
 
 def boundary(bits: Bitmap, distance: int) -> Bitmap:

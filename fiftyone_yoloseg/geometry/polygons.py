@@ -180,7 +180,7 @@ def _close_pairs(rings: list[Ring]) -> Pairs | None:
     for i, p in enumerate(rings):
         for j in range(i + 1, len(rings)):
             q = rings[j]
-            if len(p) * len(q) <= _AT_ONCE:  # choosing vertices first would take longer
+            if len(p) * len(q) <= _AT_ONCE:  # so few that all can be compared at once
                 apart = _distances(p, q)
                 at_p, at_q = divmod(int(apart.argmin()), len(q))
                 found.append((start[i] + at_p, start[j] + at_q, int(apart[at_p, at_q])))
