@@ -14,9 +14,9 @@ import torch
 
 from fiftyone_yoloseg.config import PredictSettings
 from fiftyone_yoloseg.data.images import read_image
+from fiftyone_yoloseg.data.label_rows import format_record
 from fiftyone_yoloseg.data.load import load_data
 from fiftyone_yoloseg.data.scan import find_label
-from fiftyone_yoloseg.data.yolo_labels import format_record
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
 from fiftyone_yoloseg.engine.metrics import CocoScorer
 from fiftyone_yoloseg.engine.predictor import Predictor

@@ -19,8 +19,8 @@ from typing import Any
 from ..config import ConvertSettings, parse
 from ..data.dataset_yaml import write_dataset_yaml
 from ..data.files import folder_lock, write_text
+from ..data.label_rows import RowStyle
 from ..data.processes import Workers
-from ..data.yolo_labels import RowStyle
 from ..errors import DataError, FidelityError, SettingsError, Stopped
 from ..types import ProgressFn
 from .conversion import manifest as records

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from ..geometry.polygons import MARK, OFFSET, Outline, Walk
 
 Floats = npt.NDArray[np.float64]
+RLE = "rle"
+"""The word after the class in a row of run lengths."""
 _SPACE, _DOT, _ZERO = np.frombuffer(b" .0", np.uint8)
 
 

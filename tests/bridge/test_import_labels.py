@@ -20,8 +20,8 @@ from fiftyone_yoloseg.bridge.convert import convert  # noqa: E402
 from fiftyone_yoloseg.bridge.import_labels import INFO, import_report  # noqa: E402
 from fiftyone_yoloseg.bridge.read import view_records  # noqa: E402
 from fiftyone_yoloseg.cli import main  # noqa: E402
+from fiftyone_yoloseg.data.label_rows import format_record  # noqa: E402
 from fiftyone_yoloseg.data.scan import load_dataset  # noqa: E402
-from fiftyone_yoloseg.data.yolo_labels import format_record  # noqa: E402
 from fiftyone_yoloseg.errors import DataError, SettingsError, Stopped, UserError  # noqa: E402
 from fiftyone_yoloseg.geometry import masks  # noqa: E402
 from fiftyone_yoloseg.types import InstanceRecord  # noqa: E402

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fiftyone_yoloseg.data import files
+from fiftyone_yoloseg.data.label_rows import EXACT, RowStyle, format_objects, format_record, write_label_file
 from fiftyone_yoloseg.data.label_text import decimals
-from fiftyone_yoloseg.data.yolo_labels import EXACT, RowStyle, format_objects, format_record, read_label_file, read_rows, write_label_file
+from fiftyone_yoloseg.data.yolo_labels import read_label_file, read_rows
 from fiftyone_yoloseg.errors import DataError, SettingsError
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.types import InstanceRecord

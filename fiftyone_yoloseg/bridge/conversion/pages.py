@@ -9,7 +9,7 @@ import numpy as np
 
 from ...data.files import write_text
 from ...data.images import read_image
-from ...data.yolo_labels import RowStyle
+from ...data.label_rows import RowStyle
 from ...errors import UserError
 from ...geometry.masks import Crop
 from ..html_report import bullets, encoded, enlarged, figure, legend, page, surroundings, table, window

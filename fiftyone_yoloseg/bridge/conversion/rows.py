@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...data.yolo_labels import RowStyle, format_walks, outlines, read_rows, rle_row
+from ...data.label_rows import RowStyle, format_walks, outlines, rle_row
+from ...data.yolo_labels import read_rows
 from ...geometry import masks
 from ...geometry.masks import Crop
 from ...geometry.polygons import Walk

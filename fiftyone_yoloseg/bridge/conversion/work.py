@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ...data.yolo_labels import RowStyle
+from ...data.label_rows import RowStyle
 from ...errors import UserError
 from ..objects import Maskless, RawSample, Reader, Size, file_size
 from .manifest import Entry, file_print, label_digest, written_print
