@@ -7,7 +7,6 @@ A result has "summary", Markdown for a person to read, and the numbers behind it
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +15,11 @@ from ..errors import Stopped, UserError
 from ..types import ProgressFn
 from .gpu_locks import gpus, held
 from .job_register import dataset_name
+from .job_text import LISTED, best, count, listing, number, paragraphs, plain, score, scores
 
 Params = dict[str, Any]
 Result = dict[str, Any]
 Job = Callable[[Params, ProgressFn, Callable[[], bool]], Result]
-_LISTED = 10
 ON_A_DEVICE = {"train", "validate", "predict", "export", "select_to_label", "review"}
 """Jobs in which a network runs; of a review only where the model proposes."""
 
@@ -77,14 +76,14 @@ def convert(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
 
     report = convert(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
     lines = [
-        f"**{_count(report.rows, 'object')} in {_count(sum(report.images.values()), 'image')}**",
+        f"**{count(report.rows, 'object')} in {count(sum(report.images.values()), 'image')}**",
         *report.facts(),
         f"Dataset: `{report.dataset_yaml}`, report with pictures: `{report.out_dir / 'report.html'}`",
     ]
     lost = report.left_out()
     return {
-        "summary": _markdown(lines) + _listing(lost, f"reason{'s' * (len(lost) != 1)} to leave something out"),
-        **_json(report.to_dict()),
+        "summary": paragraphs(lines) + listing(lost, f"reason{'s' * (len(lost) != 1)} to leave something out"),
+        **plain(report.to_dict()),
     }
 
 
@@ -94,8 +93,8 @@ def import_labels(params: Params, progress: ProgressFn, should_stop: Callable[[]
     report = import_report(**params["options"], progress=progress, should_stop=should_stop)
     first, *rest = report.summary().split("; ")
     unmatched = [str(path) for path in report.unmatched]
-    lists = _listing(report.problems, "left out", report.problem_count) + _listing(unmatched, "label files without a sample")
-    return _json({"summary": _markdown([f"**{first}**", *rest]) + lists, **report.to_dict()})
+    lists = listing(report.problems, "left out", report.problem_count) + listing(unmatched, "label files without a sample")
+    return plain({"summary": paragraphs([f"**{first}**", *rest]) + lists, **report.to_dict()})
 
 
 def train(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
@@ -106,13 +105,13 @@ def train(params: Params, progress: ProgressFn, should_stop: Callable[[], bool])
     metrics = result.metrics.results_dict if result.metrics else {}
     lines = [
         f"**{result.epochs} epochs** at {result.seconds_per_step:.2f} s a step" + (", stopped on request" if result.stopped else ""),
-        _best(result.best_epoch, metrics, result.stopped),
+        best(result.best_epoch, metrics, result.stopped),
         f"Checkpoint: `{result.best}`",
         f"Run folder: `{result.dir}`",
         *notes,
     ]
     facts = {"best": str(result.best), "last": str(result.last), "dir": str(result.dir), "epochs": result.epochs, "notes": notes}
-    return {"summary": _markdown(lines), **facts, "seconds_per_step": result.seconds_per_step, "metrics": _json(metrics)}
+    return {"summary": paragraphs(lines), **facts, "seconds_per_step": result.seconds_per_step, "metrics": plain(metrics)}
 
 
 def validate(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
@@ -132,11 +131,11 @@ def validate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
         if metrics.objects_per_class[i]
     ]
     table = ["| class | objects | box mAP | mask mAP |", "|---|---|---|---|"]
-    table += [f"| {c['name']} | {c['objects']} | {_number(c['box_map'])} | {_number(c['mask_map'])} |" for c in classes]
-    lines = [f"**{_count(metrics.images, 'image')}, {_count(metrics.objects, 'object')}**", _scores(metrics.results_dict)]
+    table += [f"| {c['name']} | {c['objects']} | {number(c['box_map'])} | {number(c['mask_map'])} |" for c in classes]
+    lines = [f"**{count(metrics.images, 'image')}, {count(metrics.objects, 'object')}**", scores(metrics.results_dict)]
     lines += filter(None, [leak_note(view, params["options"]["model"])])
-    summary = _markdown(lines) + "\n\n" + "\n".join(table) + _listing([str(p) for p in [*read.skipped, *read.dropped]], "left out")
-    return _json(
+    summary = paragraphs(lines) + "\n\n" + "\n".join(table) + listing([str(p) for p in [*read.skipped, *read.dropped]], "left out")
+    return plain(
         {"summary": summary, "images": metrics.images, "metrics": metrics.results_dict, "classes": classes, "speed": metrics.speed}
     )
 
@@ -145,14 +144,14 @@ def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
     from .predict import predict
 
     report = predict(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
-    lines = [f"**{_count(report.objects, 'object')} in {_count(report.images, 'image')}**, in the field `{report.field}`"]
+    lines = [f"**{count(report.objects, 'object')} in {count(report.images, 'image')}**, in the field `{report.field}`"]
     if report.empty:
         lines.append(f"{report.empty} predicted objects had no mask pixel and were left out")
     failed = [{"sample": p.sample_id, "reason": p.reason} for p in report.failed]
     if report.kept:
-        lines.append(f"{_count(report.kept, 'object')} that a person drew or changed there stay")
+        lines.append(f"{count(report.kept, 'object')} that a person drew or changed there stay")
     if report.skipped:
-        lines.append(f"{_count(report.skipped, 'image')} had predictions of the same model and settings already")
+        lines.append(f"{count(report.skipped, 'image')} had predictions of the same model and settings already")
     facts = {
         "field": report.field,
         "images": report.images,
@@ -161,7 +160,7 @@ def predict(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
         "skipped": report.skipped,
         "failed": failed,
     }
-    return {"summary": _markdown(lines) + _listing([str(p) for p in report.failed], "could not be predicted"), **facts}
+    return {"summary": paragraphs(lines) + listing([str(p) for p in report.failed], "could not be predicted"), **facts}
 
 
 def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
@@ -175,20 +174,20 @@ def evaluate(params: Params, progress: ProgressFn, should_stop: Callable[[], boo
     kind, mask = next((name, results.coco[key]) for key, name in (("segm", "mask"), ("boundary", "boundary")) if key in results.coco)
     counts = {name: int(sum(n or 0 for n in view.values(f"{options['eval_key']}_{name}"))) for name in ("tp", "fp", "fn")}
     lines = [
-        f"**{_count(counts['tp'], 'object')} found, {counts['fn']} missed, {_count(counts['fp'], 'wrong prediction')}** at IoU {options['iou']:g}",
-        f"{kind} mAP **{_score(mask['AP'])}** (AP50 {_score(mask['AP50'])}), box mAP **{_score(box['AP'])}** (AP50 {_score(box['AP50'])})",
+        f"**{count(counts['tp'], 'object')} found, {counts['fn']} missed, {count(counts['fp'], 'wrong prediction')}** at IoU {options['iou']:g}",
+        f"{kind} mAP **{score(mask['AP'])}** (AP50 {score(mask['AP50'])}), box mAP **{score(box['AP'])}** (AP50 {score(box['AP50'])})",
     ]
     if facts["crowds"]:
-        lines.append(f"{_count(facts['crowds'], 'crowd')}, and {_count(facts['ignored'], 'prediction')} on them that do not count")
+        lines.append(f"{count(facts['crowds'], 'crowd')}, and {count(facts['ignored'], 'prediction')} on them that do not count")
     lines += [f"{n} labels of `{name}` have no mask: their box stood in" for name, n in facts["without_mask"].items() if n]
     written = next((f for f in recall(view, "predict") if f["about"] == options["pred_field"]), {})
     lines += filter(None, [leak_note(view, written.get("model"))])
     table = ["| class | mask AP | AP50 | recall | box AP |", "|---|---|---|---|---|"]
     for name, c in mask["classes"].items():
-        table.append(f"| {name} | {_score(c['AP'])} | {_score(c['AP50'])} | {_score(c['AR'])} | {_score(box['classes'][name]['AP'])} |")
-    listing = _listing(facts["left_out"], "left out", facts["left_out_count"])
+        table.append(f"| {name} | {score(c['AP'])} | {score(c['AP50'])} | {score(c['AR'])} | {score(box['classes'][name]['AP'])} |")
+    left_out = listing(facts["left_out"], "left out", facts["left_out_count"])
     return {
-        "summary": _markdown(lines) + "\n\n" + "\n".join(table) + listing,
+        "summary": paragraphs(lines) + "\n\n" + "\n".join(table) + left_out,
         "eval_key": options["eval_key"],
         **counts,
         "coco": results.coco,
@@ -204,7 +203,7 @@ def compare(params: Params, progress: ProgressFn, should_stop: Callable[[], bool
     fields = [options.pop("first"), options.pop("second"), *options.pop("more", ())]
     step = _stoppable(progress, should_stop, "the comparison was stopped; nothing was written")
     report = compare(load_view(params), *fields, **options, progress=step)
-    return _json({"summary": report.markdown(), **report.to_dict()})
+    return plain({"summary": report.markdown(), **report.to_dict()})
 
 
 def error_types(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
@@ -213,7 +212,7 @@ def error_types(params: Params, progress: ProgressFn, should_stop: Callable[[], 
     step = _stoppable(progress, should_stop, "the search for kinds of errors was stopped")
     report = error_types(load_view(params), **params["options"], progress=step)
     lines = [report.markdown(), *([f"Report with pictures: `{report.page}`"] if report.page else [])]
-    return _json({"summary": _markdown(lines) + _listing([str(p) for p in report.left_out], "left out"), **report.to_dict()})
+    return plain({"summary": paragraphs(lines) + listing([str(p) for p in report.left_out], "left out"), **report.to_dict()})
 
 
 def export(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
@@ -225,28 +224,28 @@ def export(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]
     if not written:
         raise UserError("; ".join(table.notes))
     on = next(row.report.compared_on for row in table.rows if row.report)
-    lines = [f"**{_count(len(written), 'artifact')}**", f"Compared with the torch model on {on or 'nothing'}", *written]
-    return _json({"summary": _markdown(lines) + "\n\n" + table.markdown(), "formats": table.to_json()})
+    lines = [f"**{count(len(written), 'artifact')}**", f"Compared with the torch model on {on or 'nothing'}", *written]
+    return plain({"summary": paragraphs(lines) + "\n\n" + table.markdown(), "formats": table.to_json()})
 
 
 def check(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from .check import check
 
     report = check(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
-    return _json({"summary": report.finding_markdown(), "class_table": report.class_markdown(), **report.to_dict(cases=_LISTED)})
+    return plain({"summary": report.finding_markdown(), "class_table": report.class_markdown(), **report.to_dict(cases=LISTED)})
 
 
 def find_label_errors(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from .label_errors import find_label_errors
 
     report = find_label_errors(load_view(params), **params["options"], progress=progress, should_stop=should_stop)
-    return _json({"summary": report.markdown(), **report.to_dict(cases=_LISTED)})
+    return plain({"summary": report.markdown(), **report.to_dict(cases=LISTED)})
 
 
 def review(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from . import review_jobs
 
-    return _json(review_jobs.run(load_view(params), dict(params["options"]), progress, should_stop))
+    return plain(review_jobs.run(load_view(params), dict(params["options"]), progress, should_stop))
 
 
 def select_to_label(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
@@ -255,18 +254,18 @@ def select_to_label(params: Params, progress: ProgressFn, should_stop: Callable[
     view, options = load_view(params), params["options"]
     chosen = select_to_label(view, **options)
     lines = [
-        f"**{_count(len(chosen.samples), 'image')}** with {_count(chosen.objects, 'object')}, of {_count(chosen.candidates, 'candidate')}",
+        f"**{count(len(chosen.samples), 'image')}** with {count(chosen.objects, 'object')}, of {count(chosen.candidates, 'candidate')}",
         f"Tagged `{chosen.tag}`" if chosen.tag else "Not tagged",
     ]
     shown = view_of(view._dataset, chosen, options["label_field"])._serialize()
     facts = {"samples": chosen.samples, "labels": chosen.labels, "objects": chosen.objects, "candidates": chosen.candidates}
-    return _json({"summary": _markdown(lines), **facts, "scores": [pick.score for pick in chosen.picks], "view": shown})
+    return plain({"summary": paragraphs(lines), **facts, "scores": [pick.score for pick in chosen.picks], "view": shown})
 
 
 def manage_runs(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
     from .run_jobs import manage
 
-    return _json(manage(load_view(params), **params["options"]))
+    return plain(manage(load_view(params), **params["options"]))
 
 
 def loop(params: Params, progress: ProgressFn, should_stop: Callable[[], bool]) -> Result:
@@ -292,55 +291,3 @@ JOBS: dict[str, Job] = {
     "manage_runs": manage_runs,
     "loop": loop,
 }
-
-
-def _best(epoch: int, metrics: dict[str, float], stopped: bool) -> str:
-    """What is known of best.pt at the end of a training."""
-    if not epoch:
-        return "No epoch is complete: the checkpoint holds the weights as they are, not validated"
-    if metrics:
-        return f"Best epoch {epoch}: {_scores(metrics)}"
-    return f"Best epoch {epoch}: {'not validated in this session' if stopped else 'no validation images'}"
-
-
-def _scores(metrics: dict[str, float]) -> str:
-    mask, box = _number(metrics["metrics/mAP50-95(M)"]), _number(metrics["metrics/mAP50-95(B)"])
-    return f"mask mAP **{mask}**, box mAP **{box}** (IoU 0.50:0.95)"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "-"
-
-
-def _score(value: float) -> str:
-    """COCO says -1 where there is nothing to score."""
-    return _number(value if value >= 0 else math.nan)
-
-
-def _markdown(lines: list[str]) -> str:
-    return "\n\n".join(lines)
-
-
-def _listing(problems: list[str], what: str, total: int | None = None) -> str:
-    """total: how many there are, if `problems` are only the first of them."""
-    total = len(problems) if total is None else total
-    if not problems:
-        return ""
-    shown = "".join(f"\n- {p}" for p in problems[:_LISTED])
-    rest = f"\n- and {total - _LISTED} more" if total > _LISTED else ""
-    return f"\n\n{total} {what}:\n{shown}{rest}"
-
-
-def _json(value: Any) -> Any:
-    """NaN is no JSON, and the App's server would break on it."""
-    if isinstance(value, dict):
-        return {k: _json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
