@@ -14,8 +14,6 @@ The ids of its samples, by split, are the run's results: FiftyOne keeps them apa
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 import shutil
 import socket
@@ -27,6 +25,7 @@ from typing import Any
 import fiftyone.core.odm as foo
 
 from ..config import TrainSettings, parse
+from ..engine.runlog import read_results
 from ..errors import UserError
 from . import runs as memory
 from .background import living
@@ -79,11 +78,10 @@ class Run:
     def history(self) -> dict[str, list[float]]:
         """Columns of results.csv, one value an epoch (NaN where there is none); empty before the first."""
         try:
-            with (self.dir / "results.csv").open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            found = read_results(self.dir / "results.csv")
         except OSError:
             return {}
-        return {name: [_number(row[name]) for row in rows] for name in rows[0]} if rows else {}
+        return found if any(found.values()) else {}
 
     def sample_ids(self, split: str = "train") -> list[str]:
         """Ids of the samples that it trained on, or chose its best epoch by ("val"). Raises UserError if they were not remembered."""
@@ -240,7 +238,3 @@ def amend(dataset: Any, key: str, **facts: Any) -> None:
     for name, value in facts.items():
         setattr(config, name, value)
     dataset.update_run_config(key, config)
-
-
-def _number(text: str) -> float:
-    return float(text) if text else math.nan

@@ -12,12 +12,16 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -140,6 +144,36 @@ def end_with_parent(alive: Connection) -> None:
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
+
+
+def lead_a_group(alive: Connection) -> None:
+    """At the start of a process: it leads a group, which `end_group` ends with it, and does not outlive the one that started it."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    threading.Thread(target=end_with_parent, args=(alive,), daemon=True).start()
+
+
+def end_group(process: BaseProcess) -> None:
+    """End a process at once, with all that it started; `join` it afterwards."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has no group yet, or is gone
+        if process.pid and hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+def how_it_ended(code: int | None) -> str:
+    """For a message, by the exit code: "was killed by SIGKILL", ..."""
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    how = f"was killed by {signal.Signals(-code).name}"
+    return how + (" (by hand, or because the memory was used up)" if -code == signal.SIGKILL else "")
+
+
+def reason_of(error: BaseException) -> str:
+    """Of an error that is no user's: its kind, the first line of what it says, and where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    said = (str(error).strip().splitlines() or [""])[0][:300]
+    return f"{type(error).__name__}: {said} ({Path(last.filename).name}:{last.lineno})"
 
 
 def one_thread(*_: object) -> None:

@@ -11,7 +11,6 @@ import logging
 import logging.handlers
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
@@ -20,13 +19,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from .. import errors
-from ..data.processes import context, end_with_parent, without_main
+from ..data.processes import context, end_group, how_it_ended, lead_a_group, reason_of, without_main
 from ..errors import UserError
 from .devices import select_device
 from .distributed import Processes, World, lost, only_main_speaks
@@ -177,13 +175,8 @@ class _Ranks:
         """A process that ended without a word."""
         process = self._processes[rank]
         process.join(FAREWELL)
-        code = process.exitcode
-        how = f"ended with exit code {code}"
-        if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-            if -code == signal.SIGKILL:
-                how += " (by hand, or because the memory was used up)"
-        return Failure(rank, f"{_name(rank, len(self.devices), self.devices[rank])} {how}; the others were ended", silent=True)
+        name = _name(rank, len(self.devices), self.devices[rank])
+        return Failure(rank, f"{name} {how_it_ended(process.exitcode)}; the others were ended", silent=True)
 
     def end(self) -> None:
         """Wait for those that have done their work; end all others, with all that they started."""
@@ -193,10 +186,7 @@ class _Ranks:
                 process.join(max(deadline - time.monotonic(), 0))
         for process in self._processes:
             if process.is_alive() or not self._finished:
-                with contextlib.suppress(ProcessLookupError):  # it has no group yet, or is gone
-                    if process.pid and hasattr(os, "killpg"):
-                        os.killpg(process.pid, signal.SIGKILL)
-                process.kill()
+                end_group(process)
         for process in self._processes:
             process.join()
         for ends in self._links:
@@ -209,9 +199,7 @@ def _run(
 ) -> None:
     """The life of one process."""
     rank, devices, port, level = place
-    if hasattr(os, "setsid"):
-        os.setsid()
-    threading.Thread(target=end_with_parent, args=(alive,), daemon=True).start()
+    lead_a_group(alive)
     link = Link(up, down)
     ours.setLevel(level)
     ours.propagate = False
@@ -239,15 +227,7 @@ def failure_of(rank: int, size: int, place: str, error: BaseException) -> Failur
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, UserError):
         return Failure(rank, str(error), type(error).__name__, trace=trace)
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    reason = (str(error).strip().splitlines() or [""])[0][:300]
-    where = f"{Path(last.filename).name}:{last.lineno}"
-    return Failure(
-        rank,
-        f"{_name(rank, size, place)} failed: {type(error).__name__}: {reason} ({where}); the others were ended",
-        lost=lost(error),
-        trace=trace,
-    )
+    return Failure(rank, f"{_name(rank, size, place)} failed: {reason_of(error)}; the others were ended", lost=lost(error), trace=trace)
 
 
 def _name(rank: int, size: int, place: str) -> str:

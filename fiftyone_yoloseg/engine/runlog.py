@@ -42,6 +42,14 @@ def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))
 
 
+def read_results(path: Path) -> dict[str, list[float]]:
+    """The columns of a results.csv, one value an epoch, NaN where a cell is empty; no values before the first epoch. Raises OSError."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    return {name: [float(row[name] or "nan") for row in rows] for name in reader.fieldnames or ()}
+
+
 class ResultsCsv:
     """results.csv. Rows from `first_epoch` on are dropped when a run goes on, so that no epoch stands there twice.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import errors
-from ..data.processes import context, end_with_parent, without_main
+from ..data.processes import context, end_group, how_it_ended, lead_a_group, reason_of, without_main
 from ..errors import ExportError, Stopped, UserError
 from ..types import ProgressFn
 
@@ -58,7 +57,8 @@ def run_alone(
     try:
         return _follow(what, process, up, printed, progress, should_stop)
     finally:
-        _end(process)
+        end_group(process)
+        process.join()
         up.close()
         life.close()
 
@@ -80,7 +80,7 @@ def _follow(
             kind, *values = up.recv()
         except (EOFError, OSError):
             process.join()
-            raise ExportError(f"{what}: {_how(process.exitcode)}{_tail(printed)}") from None
+            raise ExportError(f"{what}: its process {how_it_ended(process.exitcode)}{_tail(printed)}") from None
         if kind == DONE:
             return values[0]
         if kind == PROGRESS and progress:
@@ -100,9 +100,7 @@ def _live(
     told: Connection, alive: Connection, folder: Path, printed: Path, place: Path, level: int, work: Work, arguments: tuple[Any, ...]
 ) -> None:
     """The life of the process."""
-    if hasattr(os, "setsid"):
-        os.setsid()
-    threading.Thread(target=end_with_parent, args=(alive,), daemon=True).start()
+    lead_a_group(alive)
     os.chdir(place)  # multiprocessing has gone to where the program was started
     tempfile.tempdir = str(folder.absolute())
     with printed.open("wb") as file:
@@ -123,29 +121,11 @@ def _live(
         tell(FAILED, type(error).__name__, str(error))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
         tell(LOG, logging.DEBUG, "".join(traceback.format_exception(error)))
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        reason = (str(error).strip().splitlines() or [""])[0][:300]
-        tell(FAILED, None, f"{type(error).__name__}: {reason} ({Path(last.filename).name}:{last.lineno})")
+        tell(FAILED, None, reason_of(error))
     sys.stdout.flush()
     sys.stderr.flush()
     told.close()
     os._exit(0)  # toolchains crash or hang when they are taken down in order
-
-
-def _end(process: BaseProcess) -> None:
-    """End it, with all that it started."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has no group yet, or is gone
-        if process.pid and hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.join()
-
-
-def _how(code: int | None) -> str:
-    if code is not None and code < 0:
-        how = f"its process was killed by {signal.Signals(-code).name}"
-        return how + (" (by hand, or because the memory was used up)" if -code == signal.SIGKILL else "")
-    return f"its process ended with exit code {code}"
 
 
 def _tail(printed: Path) -> str:

@@ -85,10 +85,10 @@ def row(epoch: int, box: float | None, mask: float | None = None) -> dict[str, A
 def test_results_are_read_back(tmp_path: Path) -> None:
     table = ResultsCsv(tmp_path / "results.csv")
     table.add(row(1, None))
-    assert results.best_epoch(results.read_results(table.path)) is None
+    assert results.best_epoch(results.with_fitness(table.path)) is None
     for values in (row(2, 0.5, 0.25), row(3, 0.25, 0.5), row(4, 0.1)):
         table.add(values)
-    read = results.read_results(table.path)
+    read = results.with_fitness(table.path)
     assert set(read) == {*COLUMNS, "fitness"} and read["epoch"].tolist() == [1, 2, 3, 4] and read["train/box_loss"].tolist() == [1.5] * 4
     assert np.isnan(read["fitness"][0]) and read["fitness"][1:] == pytest.approx([0.75, 0.75, 0.2])
     assert results.best_epoch(read) == 3, "a tie counts as better"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ..events import Phase
+from ..runlog import read_results
 from .canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, dress, figure, save
 
 Series = npt.NDArray[np.float64]
@@ -19,12 +19,9 @@ _LOSSES = {"box": "Box loss", "seg": "Mask loss", "cls": "Class loss", "dfl": "D
 _METRICS = {"mAP50-95": VERMILLION, "mAP50": BLUE, "precision": GREEN, "recall": PURPLE}
 
 
-def read_results(path: Path) -> dict[str, Series]:
-    """The columns of results.csv; NaN where a cell is empty. `fitness`, box mAP + mask mAP, is added."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    table = {name: np.array([float(row[name] or "nan") for row in rows]) for name in reader.fieldnames or ()}
+def with_fitness(path: Path) -> dict[str, Series]:
+    """The columns of a results.csv, and `fitness`, box mAP + mask mAP."""
+    table = {name: np.array(values) for name, values in read_results(path).items()}
     return {**table, "fitness": table["metrics/mAP50-95(B)"] + table["metrics/mAP50-95(M)"]}
 
 
@@ -37,7 +34,7 @@ def best_epoch(table: dict[str, Series]) -> int | None:
 
 
 def plot_results(csv_path: Path, phases: Sequence[Phase], path: Path) -> None:
-    table = read_results(csv_path)
+    table = with_fitness(csv_path)
     epochs = table["epoch"]
     made = figure(1600, 860, f"{csv_path.parent.name}: {len(epochs)} epochs")
     panels = made.subplots(2, 4)
