@@ -26,6 +26,7 @@ from fiftyone_yoloseg import YOLO
 from fiftyone_yoloseg.config import PredictSettings, TrainSettings, parse
 from fiftyone_yoloseg.data.synthetic import write_synthetic
 from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint
+from fiftyone_yoloseg.engine.cluster import predict as predicting
 from fiftyone_yoloseg.engine.cluster.connect import Room, await_room, connected, lacking, room, share_of_cpus
 from fiftyone_yoloseg.engine.cluster.launch import launch
 from fiftyone_yoloseg.engine.cluster.post import Post
@@ -146,12 +147,12 @@ def test_storage_that_a_machine_does_not_see(cluster: Any, eight: SegmentationDa
     with pytest.raises(
         DataError, match=r"^the machine .+ of the Ray cluster does not see .*elsewhere\.png: with engine=ray, images and run folder"
     ):
-        train(fresh(eight), data, options(tmp_path / "runs", engine="ray"))
+        train(fresh(eight), data, options(tmp_path / "runs", engine="ray", ray_workers=1))  # one is enough to miss it
     assert not list((tmp_path / "runs").iterdir()), "a run that came to nothing leaves nothing behind"
 
 
 def test_predictions_come_in_order_and_one_bad_image_loses_only_itself(
-    cluster: Any, lively_file: Path, lively_checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    cluster: Any, lively_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng, files = np.random.default_rng(0), []
     for i in range(7):
@@ -162,6 +163,8 @@ def test_predictions_come_in_order_and_one_bad_image_loses_only_itself(
     wanted: dict[str, Any] = {"conf": 0.05, "batch": 2, "imgsz": 96}
     here = model.predict(files, device="cpu", **wanted)
     caplog.clear()
+    cluster_finds = Kept(predicting.predict_on_cluster)
+    monkeypatch.setattr(predicting, "predict_on_cluster", cluster_finds)
     there = model.predict(files, engine="ray", **wanted)
     assert [r.path for r in there] == [r.path for r in here] == [str(f) for i, f in enumerate(files) if i != 3]
     assert sum(map(len, here)) > 10
@@ -172,10 +175,25 @@ def test_predictions_come_in_order_and_one_bad_image_loses_only_itself(
         assert np.array_equal(b.instances.classes, a.instances.classes) and np.array_equal(b.orig_img, a.orig_img)
     (said,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
     assert said.startswith(f"left out: {files[3]}: ")
+    found = cluster_finds.found[3][0]
+    assert isinstance(found, DataError)
+    monkeypatch.setattr(predicting, "predict_on_cluster", lambda files, *_: iter([(found, {})] * len(files)))
     with pytest.raises(DataError, match="none of the images can be read"):
-        model.predict([files[3], tmp_path / "nowhere.png"], engine="ray")
+        model.predict([files[3], files[3]], engine="ray")
     with pytest.raises(DataError, match="engine=ray takes image files"):
         model.predict(np.zeros((9, 9, 3), np.uint8), engine="ray")
+
+
+class Kept:
+    """`predict_on_cluster`, whose answers are kept: to ask the cluster again would start new actors."""
+
+    def __init__(self, real: Any) -> None:
+        self.real, self.found = real, list[Any]()
+
+    def __call__(self, *given: Any) -> Iterator[Any]:
+        for answer in self.real(*given):
+            self.found.append(answer)
+            yield answer
 
 
 def test_what_does_not_go(cluster: Any, lively_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
