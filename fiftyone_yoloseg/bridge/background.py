@@ -197,14 +197,28 @@ def start(job: str, params: Params, jobs_dir: Path) -> BackgroundJob:
 
 def jobs_of(dataset: Any | None, *kinds: str, limit: int = 20) -> list[BackgroundJob]:
     """The jobs of a dataset that are registered in the database and still have their folder, newest first; None: those that make a dataset."""
-    found = (BackgroundJob(Path(record["payload"]["folder"])) for record in job_register.records(dataset, kinds))
-    return list(islice((job for job in found if (job.folder / "spec.json").exists()), limit))
+    return _with_folders(job_register.records(dataset, kinds), limit)
 
 
 def active_jobs(dataset: Any | None, *kinds: str) -> dict[BackgroundJob, Status]:
     """The jobs of a dataset that run now. Those whose process has died are closed in the database."""
+    return _active(dataset, job_register.records(dataset, kinds))
+
+
+def active_and_newest(dataset: Any) -> tuple[dict[BackgroundJob, Status], BackgroundJob | None]:
+    """`active_jobs`, and the first of `jobs_of`, from one look into the database."""
+    records = job_register.records(dataset)
+    return _active(dataset, records), next(iter(_with_folders(records, 1)), None)
+
+
+def _with_folders(records: list[job_register.Record], limit: int) -> list[BackgroundJob]:
+    found = (BackgroundJob(Path(record["payload"]["folder"])) for record in records)
+    return list(islice((job for job in found if (job.folder / "spec.json").exists()), limit))
+
+
+def _active(dataset: Any | None, records: list[job_register.Record]) -> dict[BackgroundJob, Status]:
     active = {}
-    for record in job_register.records(dataset, kinds):
+    for record in records:
         if record["state"] not in ("requested", "running"):
             continue
         job = BackgroundJob(Path(record["payload"]["folder"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..engine.dynamics import Dynamics, read_dynamics
 from ..errors import DataError
-from . import runs
+from . import run_registry
 from .label_attributes import check_key, clear_attributes, save_views, write_attributes
 from .views import check_view, label_path
 
@@ -70,12 +70,12 @@ def training_dynamics(view: Any, run: str | Path | None = None, *, key: str = "d
     )
 
 
-def _training(view: Any, run: str | Path | None) -> dict[str, Any]:
-    known = runs.recall(view, "train")
-    for facts in known:
-        if run is None or run == facts["about"] or Path(run).absolute() == Path(facts["dir"]):
-            return facts
-    names = ", ".join(repr(facts["about"]) for facts in known) or "none; train with fy.train(view, ..., dynamics=1)"
+def _training(view: Any, run: str | Path | None) -> Mapping[str, Any]:
+    known = run_registry.runs(view)
+    for one in known:
+        if run is None or run == one.name or Path(run).absolute() == one.dir:
+            return one.facts
+    names = ", ".join(repr(one.name) for one in known) or "none; train with fy.train(view, ..., dynamics=1)"
     raise DataError(f"run={str(run)!r}: no such training of '{view._dataset.name}' is remembered here: {names}")
 
 

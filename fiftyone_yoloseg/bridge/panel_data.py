@@ -39,11 +39,10 @@ class Overview:
 def overview(dataset: Any) -> Overview:
     known = runs(dataset)
     by_job = {run.facts.get("job"): run for run in known}
-    active = []
-    for job, status in background.active_jobs(dataset).items():
+    active, (running, newest) = list[ActiveJob](), background.active_and_newest(dataset)
+    for job, status in running.items():
         run = by_job.get(job.name)
         active.append(ActiveJob(job, job.kind, status, run, _eta(run, status)))
-    newest = next(iter(background.jobs_of(dataset, limit=1)), None)
     failed = None
     if newest and not active and time.time() - newest.folder.stat().st_mtime < _RECENT and (status := newest.status()).state == "failed":
         failed = newest, status

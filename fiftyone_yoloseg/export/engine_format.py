@@ -18,8 +18,7 @@ from ..errors import ExportError, MissingDependencyError, SettingsError
 from ..runtime.tensorrt_engine import INSTALL, LIBRARIES, load_tensorrt, read_engine, write_engine
 from ..types import ModelInfo
 from .base import Exporter, ExportJob, StandIn, Unverified
-from .onnx_format import DEFAULT_OPSET
-from .onnx_graph import build
+from .onnx_format import graph_of
 from .onnx_int8 import quantize
 
 WHAT = "export to TensorRT"
@@ -113,22 +112,13 @@ def _said(messages: list[str]) -> str:
 
 
 def _graph(job: ExportJob) -> onnx.ModelProto:
-    settings, info = job.settings, job.info
-    model = build(
-        job.net,
-        imgsz=info.imgsz,
-        batch=info.batch,
-        dynamic=info.dynamic,
-        half=settings.half,
-        opset=DEFAULT_OPSET,
-        metadata=job.metadata,
-    )
-    if not settings.int8:
+    model = graph_of(job)
+    if not job.settings.int8:
         return model
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save_model(model, str(source))
-        quantize(source, target, job.calibration, info.batch, tensorrt=True)
+        quantize(source, target, job.calibration, job.info.batch, tensorrt=True)
         return onnx.load(str(target))
 
 

@@ -37,16 +37,7 @@ class OnnxExporter(Exporter):
 
     def write(self, job: ExportJob, path: Path) -> None:
         settings, info = job.settings, job.info
-        model = build(
-            job.net,
-            imgsz=info.imgsz,
-            batch=info.batch,
-            dynamic=info.dynamic,
-            half=settings.half,
-            opset=self.opset(settings),
-            metadata=job.metadata,
-            nms=Suppression(settings.conf, settings.iou, settings.max_det) if settings.nms else None,
-        )
+        model = graph_of(job, self.opset(settings))
         if settings.simplify:
             model = _simplified(model)
         try:
@@ -60,6 +51,21 @@ class OnnxExporter(Exporter):
             whole = Path(folder) / "float.onnx"
             onnx.save_model(onnx.shape_inference.infer_shapes(model), str(whole))
             quantize(whole, path, job.calibration, info.batch)
+
+
+def graph_of(job: ExportJob, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+    """The graph of a job, in float32 or with half=true in float16."""
+    settings, info = job.settings, job.info
+    return build(
+        job.net,
+        imgsz=info.imgsz,
+        batch=info.batch,
+        dynamic=info.dynamic,
+        half=settings.half,
+        opset=opset,
+        metadata=job.metadata,
+        nms=Suppression(settings.conf, settings.iou, settings.max_det) if settings.nms else None,
+    )
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
