@@ -17,6 +17,7 @@ from ..config import (
     LoopCommand,
     ReviewCommand,
     RunsCommand,
+    TrainSettings,
 )
 from ..console import progress_bar
 from ..data.audit_report import CheckReport
@@ -124,7 +125,7 @@ def loop(settings: LoopCommand) -> str:
     from .jobs import run, view_params
     from .run_jobs import loop_options
 
-    own = {"dataset", "view", "name", "project", "label_field", "predictions", "eval_key", "format", "model"}
+    own = {*LoopCommand.model_fields} - {*TrainSettings.model_fields} | {"name", "project"}
     train = {k: getattr(settings, k) for k in settings.model_fields_set - own} | {"model": settings.model}
     options = loop_options(
         settings.name, str(settings.project), train=train, label_field=settings.label_field, predictions=settings.predictions,

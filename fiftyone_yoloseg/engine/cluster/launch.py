@@ -85,7 +85,11 @@ def launch(ray: Any, room: Room, task: Task, argument: Any, handle: Handle) -> A
             except BaseException as error:  # noqa: BLE001 - it is judged below, in the thread that can raise it
                 ended.append(error)
 
-        waits = await_room(ray, room, lambda text: handle("progress", (0.0, text)))
+        def say(text: str) -> None:
+            ours.info("%s", text)
+            handle("progress", (0.0, text))
+
+        waits = await_room(ray, room, say)
         fitting = threading.Thread(target=fit, daemon=True)  # signals are ours, not Ray's: it would catch them in the main thread
         fitting.start()
         try:
