@@ -12,7 +12,7 @@ fo = pytest.importorskip("fiftyone")
 from fiftyone.operators.executor import ExecutionContext, Executor  # noqa: E402
 from made_runs import add_run  # noqa: E402
 
-from fiftyone_yoloseg.bridge import background, jobs  # noqa: E402
+from fiftyone_yoloseg.bridge import background, jobs, run_jobs, run_registry  # noqa: E402
 from fiftyone_yoloseg.errors import UserError  # noqa: E402
 from fiftyone_yoloseg.plugin.run_operators import ManageRuns  # noqa: E402
 
@@ -81,5 +81,7 @@ def test_a_run_goes_on_from_a_script_and_from_the_app(two_runs: Any, tmp_path: P
     assert [job for job, _ in asked] == ["train", "train"] and asked[0] == asked[1]
     options = asked[0][1]["options"]
     assert options["resume"] and options["model"] == str(tmp_path / "second" / "weights" / "last.pt") and options["device"] == "cpu"
-    with pytest.raises(UserError, match="run 'first' is done"):
+    with pytest.raises(UserError, match="action='resume': choose one of rename, delete, compare, samples"):
         ManageRuns().execute(context(two_runs, run="first", action="resume"))
+    with pytest.raises(UserError, match="run 'first' is done"):
+        run_jobs.resumed(run_registry.find(two_runs, "first"))
