@@ -310,10 +310,10 @@ def test_labels_without_masks_may_come_late(plugin: PluginContext, coco: Any, mo
     last.ground_truth.detections[0].mask = None
     last.save()
     forms.forget_fields()
-    fields = form(plugin, "convert", coco, out_dir="/tmp/out")
+    fields = form(plugin, "train", coco)
     assert problems(fields) == {} and fields["maskless"]["default"] == "error"
     assert next(iter(fields["maskless"]["view"]["choices"]))["label"] == "Refuse, if there are any"
-    assert problems(form(plugin, "convert", coco, out_dir="/tmp/out", maskless="skip")) == {}
+    assert problems(form(plugin, "train", coco, maskless="skip")) == {}
     assert "maskless" in form(plugin, "evaluate", coco)
     with pytest.raises(UserError, match="1 labels in 1 samples have no mask .*Use maskless='skip'"):
         jobs.run("convert", jobs.view_params(coco, out_dir="/tmp/out"))
@@ -322,8 +322,8 @@ def test_labels_without_masks_may_come_late(plugin: PluginContext, coco: Any, mo
             label.mask = None
         sample.save()
     forms.forget_fields()
-    assert "labels have no mask: leave them out" in problems(form(plugin, "convert", coco, out_dir="/tmp/out"))["maskless"]
-    assert problems(form(plugin, "convert", coco, out_dir="/tmp/out", maskless="skip")) == {}
+    assert "labels have no mask: leave them out" in problems(form(plugin, "train", coco))["maskless"]
+    assert problems(form(plugin, "train", coco, maskless="skip")) == {}
     forms.forget_fields()
 
 
