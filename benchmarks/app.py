@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -78,7 +79,7 @@ def _copy(pattern: dict[str, Any], i: int) -> dict[str, Any]:
     for field in ("ground_truth", "predictions"):
         found = [{**o, "_id": ObjectId(), "label": f"class {(i + j) % 20}"} for j, o in enumerate(pattern[field]["detections"])]
         labels[field] = {**pattern[field], "detections": found}
-    return {**pattern, "_id": ObjectId(), "filepath": path, "tags": ["val" if i % 5 == 0 else "train"], **labels}
+    return {**pattern, "_id": ObjectId(), "filepath": path, "tags": ["val" if i % 5 == 0 else "train"], "_rand": random.random(), **labels}
 
 
 def plugin() -> Any:
