@@ -38,11 +38,28 @@ PRELOADED = "fiftyone_yoloseg.data.loaders"
 
 
 class LightPool:
-    """Processes for work that needs no torch: spawned, which takes them a fraction of a second."""
+    """Processes for work that needs no torch: spawned, which takes them a fraction of a second.
+
+    first: the id of one of them, done as soon as it has started: until then, work is done sooner here.
+    """
 
     def __init__(self, most: int) -> None:
         self._before = set(multiprocessing.active_children())
         self._pool = ProcessPoolExecutor(min(cpus(), most), multiprocessing.get_context("spawn"), one_thread)
+        self.first: Future[int] = self.submit(os.getpid)
+
+    @classmethod
+    def start(cls, most: int, what: str, otherwise: str) -> LightPool | None:
+        """None, with a warning, where no process can be started. what, otherwise: for it: "to read labels", "in threads"."""
+        try:
+            return cls(most)
+        except OSError as error:
+            log.warning("No process can be started %s (%s): it goes on %s, more slowly", what, error, otherwise)
+            return None
+
+    @property
+    def ready(self) -> bool:
+        return self.first.done()
 
     def submit(self, function: Callable[..., T], *arguments: object) -> Future[T]:
         """Have a process do it. If one was killed, the result is BrokenProcessPool."""
@@ -70,15 +87,7 @@ class Workers:
 
     def __init__(self, what: str, *, worth: bool) -> None:
         self.what = what
-        self._processes: LightPool | None = None
-        self._started: Future[int] | None = None
-        if worth and cpus() > 1 and not multiprocessing.current_process().daemon:
-            try:
-                self._processes = LightPool(_MOST)
-                self._started = self._processes.submit(os.getpid)
-            except OSError as error:
-                log.warning("No process can be started to help (%s): it goes on in this one, more slowly", error)
-                self._processes = None
+        self._processes = LightPool.start(_MOST, "to help", "in this one") if worth and may_have_helpers() else None
 
     def __enter__(self) -> Workers:
         return self
@@ -94,7 +103,7 @@ class Workers:
         """
         begun: deque[tuple[K, Future[T]]] = deque()
         for kept, chunk in chunks:
-            if self._processes is None or self._started is None or not self._started.done():
+            if self._processes is None or not self._processes.ready:
                 yield kept, function(chunk)
                 continue
             begun.append((kept, self._processes.submit(function, chunk)))
@@ -179,6 +188,11 @@ def reason_of(error: BaseException) -> str:
 def one_thread(*_: object) -> None:
     """Processes run side by side: one OpenCV thread each."""
     cv2.setNumThreads(1)
+
+
+def may_have_helpers() -> bool:
+    """Whether other processes could do anything beside this one, and this one may start them: daemons may not."""
+    return cpus() > 1 and not multiprocessing.current_process().daemon
 
 
 def cpus() -> int:

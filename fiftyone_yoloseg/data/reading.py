@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +15,7 @@ from .files import read_text
 from .images import image_size
 from .packed import PackedInstances, pack
 from .places import LEFT_OUT
-from .processes import LightPool, cpus
+from .processes import LightPool, may_have_helpers
 from .yolo_labels import parse_label_file
 
 log = logging.getLogger(__name__)
@@ -87,8 +85,7 @@ class Readers:
         self.nc, self._sent = nc, 0
         self._threads = ThreadPoolExecutor(THREADS)
         self._processes: LightPool | None = None
-        self._started: Future[int] | None = None
-        self._may_start = cpus() > 1 and not multiprocessing.current_process().daemon  # those may not have children
+        self._may_start = may_have_helpers()
 
     def __enter__(self) -> Readers:
         return self
@@ -101,20 +98,12 @@ class Readers:
     def submit(self, tasks: Sequence[Task], before: int, left: int) -> Future[list[Reading]]:
         """before, left: images that came before these and that come after them. The share of those that were to be read may go on."""
         if self._may_start and self._sent * left >= WORTH_PROCESSES * max(before, 1):
-            self._start()
+            self._may_start = False
+            self._processes = LightPool.start(MOST_PROCESSES, "to read labels", "in threads")
         self._sent += len(tasks)
-        if self._processes is not None and self._started is not None and self._started.done():
+        if self._processes is not None and self._processes.ready:
             return self._processes.submit(read, tasks, self.nc)
         return self._threads.submit(read, tasks, self.nc)
-
-    def _start(self) -> None:
-        self._may_start = False
-        try:
-            self._processes = LightPool(MOST_PROCESSES)
-            self._started = self._processes.submit(os.getpid)
-        except OSError as error:
-            log.warning("No process can be started to read labels (%s): it goes on in threads, more slowly", error)
-            self._processes = None
 
 
 class Pending(Protocol[R]):

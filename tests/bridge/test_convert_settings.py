@@ -373,7 +373,7 @@ def test_other_processes_do_the_same(dataset: Any, tmp_path: Path, monkeypatch: 
 
     def started(self: Any, *args: Any, **settings: Any) -> None:
         start(self, *args, **settings)
-        assert self._started is not None and self._started.result() != os.getpid()
+        assert self._processes is not None and self._processes.first.result() != os.getpid()
 
     monkeypatch.setattr(processes.Workers, "__init__", started)
     report = convert(dataset, tmp_path / "together")

@@ -129,7 +129,7 @@ def test_other_processes_do_the_same(fiftyone_db: Any, monkeypatch: pytest.Monke
 
     def started(self: Any, *args: Any, **settings: Any) -> None:
         start(self, *args, **settings)
-        assert self._started is not None and self._started.result() != os.getpid()
+        assert self._processes is not None and self._processes.first.result() != os.getpid()
 
     monkeypatch.setattr(processes.Workers, "__init__", started)
     together = evaluate(made, "predictions", eval_key="together", iou=0.2)

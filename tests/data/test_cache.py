@@ -356,8 +356,8 @@ def test_processes_need_no_main_guard_and_say_the_same(dataset: Path, tmp_path: 
         "def slow(reading, time):\n"  # threads so slow that processes have started before all is read
         "    submit, begun = reading.Readers.submit, []\n"
         "    def waiting(self, *args):\n"
-        "        if self._started is not None:\n"
-        "            begun.append(self._started.result())\n"
+        "        if self._processes is not None:\n"
+        "            begun.append(self._processes.first.result())\n"
         "        return submit(self, *args)\n"
         "    reading.Readers.submit = waiting\n"
         "    import atexit; atexit.register(lambda: print('processes', len(begun)))\n",
@@ -374,13 +374,13 @@ def test_a_killed_reading_process_is_one_clear_error(dataset: Path, monkeypatch:
     submit = reading.Readers.submit
 
     def after_a_kill(self: reading.Readers, *args: Any) -> Any:
-        if self._started is not None and not killed:
-            killed.append(self._started.result())
+        if self._processes is not None and not killed:
+            killed.append(self._processes.first.result())
             os.kill(killed[0], signal.SIGKILL)
         return submit(self, *args)
 
     monkeypatch.setattr(reading, "WORTH_PROCESSES", 1)
-    monkeypatch.setattr(reading, "cpus", lambda: 2)
+    monkeypatch.setattr(reading, "may_have_helpers", lambda: True)
     monkeypatch.setattr(scan, "CHUNK", 1)
     monkeypatch.setattr(reading.Readers, "submit", after_a_kill)
     for i in range(60):
