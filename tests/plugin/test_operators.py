@@ -285,6 +285,14 @@ def test_a_training_longer_than_the_operators_limit_survives(plugin: PluginConte
     assert "stopped on request" in job.status().result["summary"] and fy.runs(coco)[0].state == "stopped"
 
 
+def test_forms_name_the_formats_without_what_exports_to_them(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is torch, and takes seconds to import."""
+    for name in ("fiftyone_yoloseg.export", "fiftyone_yoloseg.export.registry"):
+        monkeypatch.setitem(sys.modules, name, None)  # to import it is an error now
+    assert "onnx, torchscript, openvino" in form(plugin, "export", coco)["format"]["description"]
+    assert "format" in problems(form(plugin, "export", coco, format="onxx")) and "format" in form(plugin, "loop", coco)
+
+
 def test_forms_count_labels_where_there_are_some(plugin: PluginContext, coco: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the first samples that have any, however late they come: a loop of labeling begins with few."""
     from fiftyone_yoloseg.plugin import forms
