@@ -76,14 +76,25 @@ def split_view(view: Any, rule: Any = "auto", *, val_fraction: float = 0.2, seed
 
     Raises DataError if no sample would train or none validate, SettingsError if the rule makes no sense.
     """
-    found, how = _sources(view, SplitOptions(rule, val_fraction=val_fraction, seed=seed), None)
+    found, how = _checked_sources(view, SplitOptions(rule, val_fraction=val_fraction, seed=seed))
     views: dict[str, Any] = {}
     for source, _, _ in found:
         for code in sorted(set(source.codes.tolist()) - {NO_SPLIT}):
             chosen = [source.ids[i] for i in np.flatnonzero(source.codes == code)]
             views[SPLITS[code]] = source.view if len(chosen) == len(source.ids) else source.view.select(chosen)
-    check_sizes({name: len(v) for name, v in views.items()}, how, ("train", "val"))
     return Splits({name: views[name] for name in SPLITS if name in views}, how)
+
+
+def check_split(view: Any, rule: Any) -> None:
+    """Raises as `split_view` does, without making the views."""
+    _checked_sources(view, SplitOptions(rule))
+
+
+def _checked_sources(view: Any, options: SplitOptions) -> tuple[list[tuple[Source, Facts, Bare]], str]:
+    found, how = _sources(view, options, None)
+    codes = np.concatenate([source.codes for source, _, _ in found])
+    check_sizes({name: n for i, name in enumerate(SPLITS) if (n := int((codes == i).sum()))}, how, ("train", "val"))
+    return found, how
 
 
 def make_plan(

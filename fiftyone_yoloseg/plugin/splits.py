@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..bridge import defaults
-from ..bridge.plan import split_view
+from ..bridge import defaults, plan
 from ..bridge.splits import SplitOptions
 from ..errors import UserError
 from .forms import COUNTED, Form
@@ -56,7 +55,7 @@ def split_fields(form: Form, view: Any, *, more: bool = False) -> dict[str, Any]
 def check_split(view: Any, rule: Any) -> None:
     """Raises UserError if the rule does not split this view; of a large one, that a random split fits it is taken for granted."""
     if rule != "random" or len(view) <= COUNTED:
-        split_view(view, rule)
+        plan.check_split(view, rule)
 
 
 def check_options(**options: Any) -> None:
