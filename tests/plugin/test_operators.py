@@ -289,7 +289,7 @@ def test_forms_name_the_formats_without_what_exports_to_them(plugin: PluginConte
     """That is torch, and takes seconds to import."""
     for name in ("fiftyone_yoloseg.export", "fiftyone_yoloseg.export.registry"):
         monkeypatch.setitem(sys.modules, name, None)  # to import it is an error now
-    assert "onnx, torchscript, openvino" in form(plugin, "export", coco)["format"]["description"]
+    assert "onnx, torchscript, openvino" in form(plugin, "export", coco)["format"]["view"]["description"]
     assert "format" in problems(form(plugin, "export", coco, format="onxx")) and "format" in form(plugin, "loop", coco)
 
 
