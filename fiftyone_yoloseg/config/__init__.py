@@ -23,10 +23,11 @@ from .data import CheckSettings, ConvertSettings, ImportSettings, LabelErrorSett
 from .export import ExportSettings
 from .parsing import parse, problems
 from .settings import DecodeSettings, DeviceSettings, PredictSettings, Settings, TrainSettings, ValSettings
-from .values import AUTO_BATCH, STRIDE
+from .values import AUTO_BATCH, MOST_PINNED, STRIDE
 
 __all__ = [
     "AUTO_BATCH",
+    "MOST_PINNED",
     "STRIDE",
     "BenchmarkCommand",
     "CheckCommand",

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from .values import (
+    PINNED,
     RUN_NAME,
     CacheKind,
     Count,
@@ -23,6 +24,7 @@ from .values import (
     LoggerNames,
     MaskRatio,
     NonNegative,
+    Pinned,
     Precision,
     SquareSize,
     TrainBatch,
@@ -164,6 +166,10 @@ class TrainSettings(ClusterSettings):
         0, description="every n epochs, record how well each training object is found, for fy.training_dynamics; 0: never"
     )
     plots: bool = Field(True, description="draw pictures into the run folder: batches, labels, curves, confusions, predictions")
+    pinned: Pinned = Field(
+        PINNED,
+        description="validation images drawn beside their labels after each validated epoch, into pinned/ of the run folder (with plots): how many, evenly chosen among those with objects, 16 at most, 0 for none; or their file names, paths or FiftyOne ids, with commas between. From FiftyOne, validation samples with the tag `pinned` are taken where nothing is given",
+    )
     loggers: LoggerNames | None = Field(None, description="also log to these: tensorboard, mlflow, wandb (offline), with commas between")
 
     optimizer: Literal["auto", "SGD", "Adam", "AdamW", "RMSProp"] = Field(

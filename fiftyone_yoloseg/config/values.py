@@ -88,6 +88,22 @@ def _digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
 
 
+PINNED, MOST_PINNED = 4, 16
+"""Pictures if nothing is said, and as many as still fit on a page."""
+
+
+def _pinned(value: Any) -> Any:
+    """A number, or names as typed on the command line; false is 0."""
+    if value is False or str(value).lower() == "false":
+        value = 0
+    value = _words(_digits(value))
+    count = len(value) if isinstance(value, (list, tuple)) else value
+    if value is True or (isinstance(count, int) and not 0 <= count <= MOST_PINNED):
+        raise ValueError(f"must be a number from 0 to {MOST_PINNED}, or as many names")
+    return value
+
+
+Pinned = Annotated[int | tuple[str, ...], BeforeValidator(_pinned)]
 MaskRatio = Annotated[Literal[1, 2, 4], BeforeValidator(_digits)]
 
 

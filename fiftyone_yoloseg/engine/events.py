@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class EpochInfo:
     """An epoch that is complete, its checkpoint and row of results.csv written. The first is 1.
 
     row: values by their names in results.csv, and fitness.  metrics: None where the epoch was not validated.
-    best: whether best.pt is of this epoch.
+    best: whether best.pt is of this epoch.  pinned: what the network finds in the pinned images, by index of the validation image.
     """
 
     epoch: int
@@ -52,6 +52,7 @@ class EpochInfo:
     row: Mapping[str, Any]
     metrics: Metrics | None
     best: bool
+    pinned: Mapping[int, Instances] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from ..types import ImageRecord, Names, SegmentationData
 from .checkpoint import Checkpoint, fit_to_classes
 from .devices import free_memory
 from .distributed import World
+from .pinned import FOLDER
 from .runlog import new_run_folder
 
 GB = 1e9
@@ -55,7 +56,7 @@ def run_folder(settings: TrainSettings, last: Path | None, world: World | None =
         return
     weights = folder / "weights"
     weights.mkdir(exist_ok=True)
-    for half_written in [*folder.glob(".*.tmp"), *weights.glob(".*.tmp")]:
+    for half_written in [path for place in (folder, weights, folder / FOLDER) for path in place.glob(".*.tmp")]:
         half_written.unlink(missing_ok=True)  # by a session that was killed
     try:
         yield folder

@@ -27,6 +27,7 @@ from .events import EpochInfo, Listeners, RunEnd, TrainingListener, calm_phase, 
 from .memory import check_norms, with_batch
 from .metrics import Metrics
 from .optim import Average, Schedule, build_optimizer, resolve
+from .pinned import pinned_images
 from .prepare import choose_splits, image_cache, run_folder, starting_network
 from .runlog import Pace, ResultsCsv, write_yaml
 from .session import Job, train_here, train_on, train_on_cluster
@@ -168,6 +169,7 @@ class Trainer:
             self.started -= checkpoint.train["seconds"]
         self.first_epoch = self.at.epoch
         self.results = ResultsCsv(folder / "results.csv", self.first_epoch + 1, self.world.main)
+        self.pinned = pinned_images(validation, settings.pinned, strict=not settings.resume) if settings.plots else []
         self.observer = Observer(self, training) if settings.dynamics else None
         self.pace = Pace()
         if self.world.main:
@@ -198,9 +200,9 @@ class Trainer:
                     last = epoch + 1 >= self.schedule.epochs
                     rates = {f"lr/pg{i}": float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
                     row: dict[str, Any] = {"epoch": epoch + 1, **_named("train", losses), **rates}
-                    metrics = None
+                    metrics, pinned = None, dict[int, Instances]()
                     if self.validation and (last or (s.val and (epoch + 1) % s.val_period == 0)):
-                        metrics, val_losses = self._validate()
+                        metrics, val_losses, pinned = self._validate()
                         row |= {**metrics.results_dict, **_named("val", val_losses)}
                         log.info(
                             "epoch %d/%d: box %.3f seg %.3f cls %.3f dfl %.3f, box mAP %.3f, mask mAP %.3f",
@@ -215,7 +217,7 @@ class Trainer:
                 self.results.add({**row, "time": self.seconds()})
                 self.at = Position(epoch + 1, mean=torch.zeros_like(self.at.mean))
                 keep(self, metrics)
-                self.listeners.on_epoch_end(EpochInfo(epoch + 1, self.schedule.epochs, row, metrics, self.best_epoch == epoch + 1))
+                self.listeners.on_epoch_end(EpochInfo(epoch + 1, self.schedule.epochs, row, metrics, self.best_epoch == epoch + 1, pinned))
                 if last:
                     break
                 if metrics and s.patience and epoch + 1 - self.best_epoch >= s.patience:
@@ -302,13 +304,33 @@ class Trainer:
                 log.info("time=%g: room for %d epochs in all", self.settings.time, epochs)
             self.schedule.epochs = epochs
 
-    def _validate(self) -> tuple[Metrics, list[float]]:
-        """Metrics and losses of the averaged network."""
+    def _validate(self) -> tuple[Metrics, list[float], dict[int, Instances]]:
+        """Metrics and losses of the averaged network, and in the first process what it finds in the pinned images."""
         backend = LossBackend(self.average.net, self._info(), self.device, half=self.dtype == torch.float16)
         loss, check = self._loss_of(backend.net), self.stop.check
-        return validate_with_losses(
-            backend, loss, self.validation, self.names, self._val_settings(), progress=check, loader=self.val_loader, world=self.world
+        found: dict[int, Instances] = {}
+
+        def look(index: int, instances: Instances) -> None:
+            if index in self.pinned:
+                found[index] = instances
+
+        metrics, losses = validate_with_losses(
+            backend,
+            loss,
+            self.validation,
+            self.names,
+            self._val_settings(),
+            progress=check,
+            on_image=look,
+            loader=self.val_loader,
+            world=self.world,
         )
+        seen = self._of_all(found)
+        return metrics, losses, {index: seen[index] for index in self.pinned if index in seen}
+
+    def _of_all(self, found: dict[int, Instances]) -> dict[int, Instances]:
+        """What all processes found, in the first one; nothing in the others."""
+        return {index: instances for part in self.world.gather(found) for index, instances in part.items()}
 
     def _validate_best(self) -> Metrics:
         wanted = self.world.from_main(
@@ -320,7 +342,7 @@ class Trainer:
             backend, self.validation, self.names, self._val_settings(), progress=self.stop.check, loader=self.val_loader,
             on_image=self.found.__setitem__ if wanted else None, world=self.world,
         )  # fmt: skip
-        self.found = {index: instances for part in self.world.gather(self.found) for index, instances in part.items()}
+        self.found = self._of_all(self.found)
         return metrics
 
     def _val_settings(self) -> ValSettings:

@@ -108,6 +108,7 @@ def validate_with_losses(
     settings: ValSettings,
     *,
     progress: ProgressFn,
+    on_image: Callable[[int, Instances], None],
     loader: DataLoader[Any] | None,
     world: World,
 ) -> tuple[Metrics, list[float]]:
@@ -119,7 +120,9 @@ def validate_with_losses(
         targets = val_targets(batch, records).to(backend.device)
         total = total + torch.stack(loss(backend.last, targets)) * len(batch.indices)
 
-    metrics = validate(backend, records, names, settings, progress=progress, loader=loader, observer=observe, world=world)
+    metrics = validate(
+        backend, records, names, settings, progress=progress, loader=loader, observer=observe, on_image=on_image, world=world
+    )
     losses: list[float] = (world.sum(total) / len(records)).tolist()
     return metrics, losses
 

@@ -25,6 +25,8 @@ from fiftyone_yoloseg.engine.devices import device_names, loader_workers, select
 from fiftyone_yoloseg.engine.distributed import World, by_torchrun, check_batch, joined
 from fiftyone_yoloseg.engine.events import EpochInfo, RunEnd, RunInfo, TrainingListener
 from fiftyone_yoloseg.engine.launch import launch
+from fiftyone_yoloseg.engine.pinned import pictures_of
+from fiftyone_yoloseg.engine.plots import PinnedPictures
 from fiftyone_yoloseg.engine.trainer import train
 from fiftyone_yoloseg.errors import DataError, ProcessError, SettingsError
 from fiftyone_yoloseg.types import Batch, SegmentationData
@@ -229,12 +231,17 @@ def test_a_training_on_two_processes_stops_and_goes_on_with_one(
     assert (ended.stopped, ended.epochs, ended.dir) == (False, 3, stopped.dir) and [r["epoch"] for r in rows(ended.dir)] == list("123")
 
 
-def test_a_training_of_one_process_goes_on_with_two(nine: SegmentationData, tmp_path: Path, one_thread: None) -> None:
-    first = train(fresh(nine), nine, options(tmp_path, **PLAN), **At(2, 2).stop)
+def test_a_training_of_one_process_goes_on_with_two(
+    nine: SegmentationData, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fiftyone_yoloseg.engine.plots.plot_listeners", lambda: [PinnedPictures()])
+    first = train(fresh(nine), nine, options(tmp_path, **PLAN, plots=True, pinned=3), **At(2, 2).stop)
+    assert list(pictures_of(first.dir)) == [1]
     ears = Ears()
     ended = train(load_checkpoint(first.last), nine, TrainSettings(resume=True, device="cpu,cpu"), listeners=[ears])
     assert (ended.stopped, ended.epochs, ended.dir) == (False, 3, first.dir) and [r["epoch"] for r in rows(ended.dir)] == list("123")
     assert ears.heard == [("start", 9, 5, 2), ("epoch", 2, True), ("epoch", 3, True), ("end", False, [0, 1, 2, 3, 4])]
+    assert list(pictures_of(ended.dir)) == [1, 2, 3], "of images that both processes have looked at"
     assert ended.metrics is not None and ended.metrics.images == 5 and load_checkpoint(ended.last).train is None
     assert all(torch.isfinite(v).all() for v in load_checkpoint(ended.best).net.state_dict().values())
 

@@ -24,6 +24,7 @@ from fiftyone_yoloseg.data.synthetic import write_synthetic
 from fiftyone_yoloseg.engine.checkpoint import Checkpoint, new_checkpoint
 from fiftyone_yoloseg.engine.events import EpochInfo, Phase, RunInfo
 from fiftyone_yoloseg.engine.matching import match
+from fiftyone_yoloseg.engine.pinned import pictures_of
 from fiftyone_yoloseg.engine.plots import ResultsPlot, canvas, confusion, curves, labels, pictures, plot_validation, results, samples
 from fiftyone_yoloseg.engine.runlog import COLUMNS, ResultsCsv
 from fiftyone_yoloseg.engine.torch_backend import TorchBackend
@@ -260,6 +261,7 @@ def test_drawing_changes_nothing(data: SegmentationData, tmp_path: Path) -> None
     assert not list(plain.dir.glob("*.png"))
     expected = {"labels", "results", "train_batch0", "train_batch1", *FINAL}
     assert {p.stem for p in drawn.dir.glob("*.png")} == expected and not list(drawn.dir.glob(".*"))
+    assert not pictures_of(plain.dir) and list(pictures_of(drawn.dir)) == [1, 2]
     assert all(min(image_size(p)) > 300 for p in drawn.dir.glob("*.png"))
     weights = [torch.load(r.last, weights_only=True)["model"] for r in (plain, drawn)]
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])

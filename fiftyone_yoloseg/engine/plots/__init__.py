@@ -14,11 +14,13 @@ from ...types import Batch, ImageRecord, Instances
 from ..events import EpochInfo, Phase, RunEnd, RunInfo, TrainingListener
 from ..matching import confusion_matrix
 from ..metrics import Metrics
+from ..pinned import picture_path, pictures_of, thin
 from .confusion import plot_confusion
 from .curves import plot_f1, plot_pr
 from .labels import plot_labels
+from .pictures import Image
 from .results import plot_results
-from .samples import plot_batch, plot_val_pictures
+from .samples import PINNED_CONF, plot_batch, plot_pinned, plot_val_pictures, thumbnail
 
 log = logging.getLogger(__name__)
 _SHARE = 0.005
@@ -26,7 +28,7 @@ _SHARE = 0.005
 
 
 def plot_listeners() -> list[TrainingListener]:
-    return [LabelPlot(), BatchPlots(), ResultsPlot(), ValidationPlots()]
+    return [LabelPlot(), BatchPlots(), ResultsPlot(), PinnedPictures(), ValidationPlots()]
 
 
 class LabelPlot(TrainingListener):
@@ -74,6 +76,31 @@ class ResultsPlot(TrainingListener):
         plot_results(self._folder / "results.csv", self._phases, self._folder / "results.png")
         self._drawn = time.monotonic()
         self._cost = self._drawn - start
+
+
+class PinnedPictures(TrainingListener):
+    """pinned/epoch_<n>.jpg, after each validated epoch; of a long run, those that `pinned.kept` keeps."""
+
+    looks_at_predictions = False
+
+    def on_run_start(self, run: RunInfo) -> None:
+        self._run, self._images = run, dict[int, Image]()
+        for epoch, path in pictures_of(run.dir).items():
+            if epoch >= run.first_epoch:  # of a run that was in this folder before
+                path.unlink(missing_ok=True)
+
+    def on_epoch_end(self, epoch: EpochInfo) -> None:
+        if not epoch.pinned:
+            return
+        records = [self._run.validation[i] for i in epoch.pinned]
+        for i, record in zip(epoch.pinned, records, strict=True):
+            if i not in self._images:
+                self._images[i] = thumbnail(record.path)
+        score = f", mask mAP {epoch.metrics.seg.map:.3f}" if epoch.metrics else ""
+        title = f"Epoch {epoch.epoch}{score}. Left: labels, orange: missed. Right: predictions from {PINNED_CONF:g}, orange: wrong"
+        images, path = [self._images[i] for i in epoch.pinned], picture_path(self._run.dir, epoch.epoch)
+        plot_pinned(title, records, images, list(epoch.pinned.values()), self._run.names, path)
+        thin(self._run.dir, self._run.settings.val_period)
 
 
 class ValidationPlots(TrainingListener):

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 
 from ...data.files import write_bytes
 from ...types import Names
+from ..pinned import LARGEST
 from .fonts import dress_text, font_for
 
 # Okabe and Ito, "Color Universal Design" (2008)
@@ -25,6 +26,7 @@ GREY = "#767676"
 MOST = 30
 """Classes shown one by one; the others are counted together."""
 _DPI = 100
+_PNG, _JPEG = [(cv2.IMWRITE_PNG_COMPRESSION, 3)], [(cv2.IMWRITE_JPEG_QUALITY, quality) for quality in (88, 75, 55, 30, 10)]
 
 
 def figure(width: int, height: int, title: str) -> Figure:
@@ -60,10 +62,14 @@ def save(made: Figure, path: Path) -> None:
 
 
 def save_pixels(image: npt.NDArray[np.uint8], path: Path) -> None:
-    """(H, W, 3) RGB as PNG, whole or not at all."""
-    ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    if not ok:
-        raise ValueError(f"{path}: a picture of {image.shape[1]} x {image.shape[0]} pixels cannot be encoded as PNG")
+    """(H, W, 3) RGB as PNG, or by the ending of the path as JPEG of at most LARGEST bytes; whole or not at all."""
+    bgr, jpeg = cv2.cvtColor(image, cv2.COLOR_RGB2BGR), path.suffix == ".jpg"
+    for option in _JPEG if jpeg else _PNG:
+        ok, data = cv2.imencode(path.suffix, bgr, option)
+        if not ok:
+            raise ValueError(f"{path}: a picture of {image.shape[1]} x {image.shape[0]} pixels cannot be encoded as {path.suffix}")
+        if len(data) <= LARGEST:
+            break
     write_bytes(path, data.tobytes())
 
 

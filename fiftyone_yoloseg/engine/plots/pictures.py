@@ -98,7 +98,7 @@ class Section:
 
 
 def save_sheet(sections: Sequence[Section], path: Path) -> None:
-    """Sections below each other, as one PNG."""
+    """Sections below each other, as one picture, PNG or JPEG by the ending of the path."""
     rows = [_section(section) for section in sections]
     width = max(row.shape[1] for row in rows)
     sheet = np.full((sum(len(row) for row in rows), width, 3), 255, np.uint8)

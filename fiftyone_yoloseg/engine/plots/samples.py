@@ -1,12 +1,14 @@
-"""train_batch<n>.png, what the network is fed, and val_pictures.png, what it makes of unseen images."""
+"""train_batch<n>.png, what the network is fed; val_pictures.png and pinned/epoch_<n>.jpg, what it makes of unseen images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from ...config import PredictSettings
 from ...data.images import read_image
 from ...geometry import masks
 from ...types import Batch, CropMask, ImageRecord, Instances, Names
@@ -18,6 +20,9 @@ SHOWN = 8
 _COLUMNS, _WIDTH, _LARGEST = 4, 1280, 640  # pictures; pixels
 _SIDE = 230  # pixels of a validation picture
 _MOST = 16
+_PINNED_SIDES = (480, 320, 230)  # pixels of a pinned picture, the more there are the smaller
+PINNED_CONF = float(PredictSettings.model_fields["conf"].default)
+"""The same in all epochs, so that what is seen to change is the network."""
 
 
 def plot_batch(number: int, batch: Batch, names: Names, path: Path) -> None:
@@ -41,13 +46,33 @@ def plot_val_pictures(records: Sequence[ImageRecord], found: Mapping[int, Instan
     matches = {i: match(records[i], instances, conf) for i, instances in found.items()}
     key = "left: labels, found (blue) or missed (orange); right: predictions, right (blue) or wrong (orange)"
     sections = [
-        Section(title, [_pair(records[i], found[i], matches[i], names) for i in chosen], _COLUMNS)
+        Section(title, [_pair(records[i], read_image(records[i].path), found[i], matches[i], names) for i in chosen], _COLUMNS)
         for title, chosen in (
             (f"Images spread over the validation split, confidence from {conf:.3f}. In each pair {key}", spread(len(records))),
             ("Images with the worst masks, by panoptic quality", worst(matches)),
         )
     ]
     save_sheet(sections, path)
+
+
+def thumbnail(path: Path) -> Image:
+    """An image no larger than it is drawn for `plot_pinned`."""
+    image = read_image(path)
+    scale = _PINNED_SIDES[0] / max(image.shape[:2])
+    size = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8) if scale < 1 else image
+
+
+def plot_pinned(
+    title: str, records: Sequence[ImageRecord], images: Sequence[Image], found: Sequence[Instances], names: Names, path: Path
+) -> None:
+    """Labels beside the predictions that a user would get, of a few images. images: their thumbnails."""
+    side, columns = next((s, c) for s, c, most in zip(_PINNED_SIDES, (1, 2, 3), (1, 4, len(records)), strict=True) if len(records) <= most)
+    tiles = [
+        _pair(record, image, one, match(record, one, PINNED_CONF), names, side)
+        for record, image, one in zip(records, images, found, strict=True)
+    ]
+    save_sheet([Section(title, tiles, columns)], path)
 
 
 def spread(count: int, shown: int = SHOWN) -> list[int]:
@@ -60,13 +85,13 @@ def worst(matches: Mapping[int, Matching], shown: int = SHOWN) -> list[int]:
     return sorted(matches, key=lambda i: (matches[i].quality, -matches[i].wrong - len(matches[i].missed), i))[:shown]
 
 
-def _pair(record: ImageRecord, found: Instances, matching: Matching, names: Names) -> Tile:
-    image = read_image(record.path)
+def _pair(record: ImageRecord, image: Image, found: Instances, matching: Matching, names: Names, side: int = _SIDE) -> Tile:
+    """image: of the record, at any size."""
     missed = set(matching.missed.tolist())
     labels = [
         _shape(
             label.mask,
-            image,
+            record,
             GREY if label.crowd else VERMILLION if i in missed else BLUE,
             class_name(names, label.cls) if not label.crowd else "crowd",
         )
@@ -75,15 +100,15 @@ def _pair(record: ImageRecord, found: Instances, matching: Matching, names: Name
     predictions = [
         _shape(
             found.masks[i],
-            image,
+            record,
             VERMILLION if taken == NOTHING else BLUE,
             f"{class_name(names, int(found.classes[i]))} {found.confidences[i]:.2f}",
         )
         for i, taken in zip(matching.predictions, matching.labels, strict=True)
     ]
     caption = f"quality {matching.quality:.2f}: {matching.hits} right, {matching.wrong} wrong, {len(missed)} missed · {record.path.name}"
-    return Tile([draw(image, labels, _SIDE), draw(image, predictions, _SIDE)], caption)
+    return Tile([draw(image, labels, side), draw(image, predictions, side)], caption)
 
 
-def _shape(mask: CropMask, image: Image, colour: str, text: str) -> Shape:
-    return Shape(masks.full_bitmap(mask, *image.shape[:2]) * np.uint8(255), colour, short(text, 24))
+def _shape(mask: CropMask, record: ImageRecord, colour: str, text: str) -> Shape:
+    return Shape(masks.full_bitmap(mask, record.height, record.width) * np.uint8(255), colour, short(text, 24))
