@@ -42,13 +42,15 @@ def draw(image: Image, shapes: Sequence[Shape], side: int) -> Image:
     placed: list[Rectangle] = []
     texts: list[tuple[tuple[int, int], Shape]] = []
     bits = [cv2.resize(shape.cover, (width, height), interpolation=cv2.INTER_LINEAR) > 127 for shape in shapes]
-    for shape, inside in sorted(zip(shapes, bits, strict=True), key=lambda pair: -int(pair[1].sum())):
-        colour = rgb(shape.colour)
-        out[inside] = (out[inside] * (1 - _ALPHA) + np.array(colour) * _ALPHA).astype(np.uint8)
-        outline, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for shape, inside in sorted(zip(shapes, bits, strict=True), key=lambda pair: -int(np.count_nonzero(pair[1]))):
+        x, y, w, h = cv2.boundingRect(inside.view(np.uint8))
+        if not w:
+            continue
+        colour, crop, under = rgb(shape.colour), inside[y : y + h, x : x + w], out[y : y + h, x : x + w]
+        under[crop] = (under[crop] * (1 - _ALPHA) + np.array(colour) * _ALPHA).astype(np.uint8)
+        outline, _ = cv2.findContours(crop.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x, y))
         cv2.drawContours(out, outline, -1, colour, 2, cv2.LINE_AA)
-        x, y, w, h = cv2.boundingRect(inside.astype(np.uint8))
-        if w and shape.text and (place := _place(shape.text, (x, y, x + w, y + h), width, height, placed)):
+        if shape.text and (place := _place(shape.text, (x, y, x + w, y + h), width, height, placed)):
             texts.append((place, shape))
     sheet = np.full((side, side, 3), 255, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2
