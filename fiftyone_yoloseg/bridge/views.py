@@ -40,20 +40,25 @@ def check_view(view: Any, *, may_be_empty: bool = False) -> None:
     """Raises DataError if `view` is not a collection of images, or is an empty one."""
     if not isinstance(view, fo.core.collections.SampleCollection):
         raise DataError(f"expected a FiftyOne dataset or view, not {type(view).__name__}")
+    name = view.name or view._root_dataset.name
+    if view._is_dynamic_groups:
+        raise DataError(
+            f"this view of '{name}' has dynamic groups: view.flatten() has all their samples, view.get_dynamic_group(value) those of one"
+        )
     if view.media_type == fom.GROUP:
         slices = ", ".join(view.group_slices or [])
         raise DataError(
-            f"'{view.name}' has grouped samples (slices: {slices}): choose one, e.g. view.select_group_slices('{view.default_group_slice}')"
+            f"'{name}' has grouped samples (slices: {slices}): choose one, e.g. view.select_group_slices('{view.default_group_slice}')"
         )
     if view._is_patches:
-        raise DataError(f"'{view.name}' is a patches view: use the view of samples that it was made from")
+        raise DataError(f"this is a patches view of '{name}': use the view of samples that it was made from")
     if not len(view):
         if may_be_empty:
             return
         raise DataError(f"the view of '{view._dataset.name}' is empty: there is no sample to work on")
     if view.media_type != fom.IMAGE:
         raise DataError(
-            f"'{view.name}' holds {view.media_type} samples: only images can be used (for videos: view.to_frames(sample_frames=True))"
+            f"'{name}' holds {view.media_type} samples: only images can be used (for videos: view.to_frames(sample_frames=True))"
         )
 
 
@@ -63,7 +68,9 @@ def in_slice(view: Any, name: str | None) -> Any:
         return view
     slices = view.group_slices if view.media_type == fom.GROUP else None
     if not slices or name not in slices:
-        raise DataError(f"group_slice={name!r}: " + (f"there are {', '.join(slices)}" if slices else f"'{view.name}' has no groups"))
+        raise DataError(
+            f"group_slice={name!r}: " + (f"there are {', '.join(slices)}" if slices else f"'{view._root_dataset.name}' has no groups")
+        )
     return view.select_group_slices(name)
 
 

@@ -35,6 +35,8 @@ class JobOperator(foo.Operator):
     needs_dataset = True
     place: types.Places | None = None
     """Where the App shows a button for it, beside the operator browser."""
+    asks = True
+    """Whether that button opens the form."""
     own_process = True
     """Whether the App runs the job in a process of its own. A network does not belong into the App's server: processes that load
     data hang when they are forked from its threads, and a GPU's memory would not be given back."""
@@ -75,7 +77,7 @@ class JobOperator(foo.Operator):
     def resolve_placement(self, ctx: Any) -> types.Placement | None:
         if self.place is None:
             return None
-        button = types.Button(label=self.label, icon=self.icon, prompt=True)
+        button = types.Button(label=self.label, icon=self.icon, prompt=self.asks)
         return types.Placement(self.place, button)
 
     def inline(self, ctx: Any, params: Params) -> Result:
@@ -147,7 +149,10 @@ class JobOperator(foo.Operator):
         except Exception as error:  # a broken stream would tell the user nothing
             log.exception("operator %s", self.uri)
             result = {"error": f"{type(error).__name__}: {error} (details in the log of the App's server)"}
-        # shown in the place of the progress bar, which would otherwise stay in front of the operator's own output
+        yield from self.shown(ctx, result)
+
+    def shown(self, ctx: Any, result: Result) -> Iterator[GeneratedMessage]:
+        """The result, in the place of the progress bar, which would otherwise stay in front of the operator's own output."""
         yield ctx.ops.show_output(self._output(result).to_json(), result)
 
 

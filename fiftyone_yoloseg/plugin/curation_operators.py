@@ -15,6 +15,7 @@ from ..config import LabelErrorSettings
 from ..errors import UserError
 from .base import JobOperator
 from .forms import Form, cached_fields, field_choices, view_buttons
+from .targets import target
 
 
 class FindLabelErrors(JobOperator):
@@ -28,7 +29,7 @@ class FindLabelErrors(JobOperator):
     changes_samples = True
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
+        view = target(ctx, form)
         check_view(view)
         gt_field, maskless = form.label_field(view)
         fields = [f for f in cached_fields(view) if f.masks and f.name != gt_field]

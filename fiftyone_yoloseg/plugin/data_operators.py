@@ -18,6 +18,7 @@ from ..config import CheckSettings, ConvertSettings, parse
 from .base import JobOperator
 from .forms import Form, cached_fields, check_folder, field_choices, view_buttons
 from .splits import split_fields
+from .targets import target
 
 _ASKED = ("label_field", "split", "val_fraction", "test_fraction", "stratify", "group_by", "seed", "maskless")
 """Settings of a conversion that have fields of their own."""
@@ -32,7 +33,7 @@ class Check(JobOperator):
     changes_samples = True  # not the samples, but the list of saved views: the App has to read it anew
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
+        view = target(ctx, form)
         check_view(view)
         fields = cached_fields(view)
         if not fields:
@@ -69,7 +70,7 @@ class Convert(JobOperator):
     risk = RiskLevel.MEDIUM
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
+        view = target(ctx, form)
         check_view(view)
         field, maskless = form.label_field(view)
         split = split_fields(form, view, more=True)

@@ -15,6 +15,7 @@ from ..errors import UserError
 from .base import JobOperator
 from .forms import Form, cached_fields, field_choices
 from .metrics import METRICS, PLUGIN
+from .targets import target
 
 _PANEL = "model_evaluation_panel_builtin"
 
@@ -75,7 +76,7 @@ class Evaluate(JobOperator):
 
 def truth_field(ctx: Any, form: Form) -> tuple[Any, list[LabelField], str | None]:
     """The view to work on, its label fields, and the one that the user takes for the truth."""
-    view = ctx.target_view(require_flat=True)
+    view = target(ctx, form)
     check_view(view)
     fields = cached_fields(view)
     truth = next((f.name for f in defaults.truth_first(view, fields)), None)

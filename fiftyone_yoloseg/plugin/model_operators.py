@@ -14,6 +14,7 @@ from ..errors import UserError
 from .base import JobOperator, Steps, watch_limit
 from .forms import Form, cached_fields, check_folder, field_choices
 from .splits import split_fields
+from .targets import target
 
 NO_LABELS = "none"
 
@@ -42,7 +43,7 @@ class Train(JobOperator):
         if action != "new":
             form.known.update(ctx.params)
             return {"job": action}
-        view = ctx.target_view(require_flat=True)
+        view = target(ctx, form)
         check_view(view)
         field, maskless = form.label_field(view)
         model = form.model(ctx.dataset, new=True)
@@ -88,7 +89,7 @@ class Validate(JobOperator):
     risk = RiskLevel.LOW
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
+        view = target(ctx, form)
         check_view(view)
         model = form.model(ctx.dataset, exported=True)
         field, maskless = form.label_field(view)
@@ -114,9 +115,10 @@ class Predict(JobOperator):
     risk = RiskLevel.MEDIUM
     place = Places.SAMPLES_GRID_SECONDARY_ACTIONS
     changes_samples = True
+    target = staticmethod(target)
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
+        view = self.target(ctx, form)
         check_view(view)
         model = form.model(ctx.dataset, exported=True)
         overwrite = bool(form.get("overwrite", False))
@@ -145,7 +147,7 @@ class Export(JobOperator):
     risk = RiskLevel.MEDIUM
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
+        view = target(ctx, form)
         check_view(view)
         model = form.model(ctx.dataset, best=True)
         format_ = form.text(

@@ -13,8 +13,9 @@ from .import_operator import ImportLabels
 from .model_operators import Export, Predict, Train, Validate
 from .review_operators import Review, SelectToLabel
 from .run_operators import Loop, LoopStep, ManageRuns
+from .sample_operators import AcceptSample, PredictSample, RejectSample
 
 OPERATORS: tuple[type[foo.Operator], ...] = (
     Check, Convert, ImportLabels, Train, Validate, Predict, Evaluate, Compare, ErrorTypes, FindLabelErrors, SelectToLabel, Review, Export,
-    ManageRuns, Loop, LoopStep,
+    ManageRuns, Loop, LoopStep, PredictSample, AcceptSample, RejectSample,
 )  # fmt: skip

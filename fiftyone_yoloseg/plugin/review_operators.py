@@ -7,7 +7,7 @@ from typing import Any
 
 from fiftyone.operators import types
 from fiftyone.operators.message import GeneratedMessage
-from fiftyone.operators.types import RiskLevel
+from fiftyone.operators.types import Places, RiskLevel
 
 from ..bridge import background, runs
 from ..bridge.jobs import Params, Result, view_params
@@ -18,6 +18,7 @@ from ..config import PredictSettings
 from ..errors import UserError
 from .base import JobOperator, Steps
 from .forms import Form
+from .targets import target
 
 _ACTIONS = {
     "prelabel": "Let the model propose objects",
@@ -40,10 +41,11 @@ class Review(JobOperator):
     icon = "rate_review"
     description = "Let the model propose objects, then accept or reject them in bulk; a person's work is never overwritten"
     risk = RiskLevel.MEDIUM
+    place = Places.SAMPLES_GRID_SECONDARY_ACTIONS
     changes_samples = True
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
+        view = target(ctx, form)
         check_reviewable(view)
         dataset = ctx.dataset
         started = dataset.get_field(FIELD) is not None
@@ -117,7 +119,7 @@ class SelectToLabel(JobOperator):
     own_process = False
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
+        view = target(ctx, form)
         check_view(view)
         unit = form.choice("unit", "Choose", "", {"images": "Images", "objects": "Predicted objects"}, "images", radio=True)
         budget = form.number("budget", "How many", "Images or objects to choose", 50, check_budget, whole=True)

@@ -17,6 +17,7 @@ from ..config import TrainSettings
 from ..errors import UserError
 from .base import PANEL, JobOperator, Steps, in_app, turn, watch_limit
 from .forms import Form
+from .targets import target
 
 _ACTIONS = {
     "rename": "Rename it", "delete": "Delete it", "compare": "Compare it with another", "samples": "Show its samples", "resume": "Resume it",
@@ -137,7 +138,7 @@ class Loop(foo.PipelineOperator):
         return form, params
 
     def fill(self, ctx: Any, form: Form) -> Params:
-        view = ctx.target_view(require_flat=True)
+        view = target(ctx, form)
         check_view(view)
         field, maskless = form.label_field(view)
         model = form.model(ctx.dataset, new=True)
