@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -32,6 +33,7 @@ from .conversion.scores import store_scores
 from .conversion.work import WORTH_PROCESSES, Done, Setup, Task, work
 from .label_attributes import OWN
 from .objects import RawSample, Reader
+from .paces import note
 from .plan import Plan, make_plan
 from .splits import SplitOptions
 from .views import in_slice
@@ -67,7 +69,7 @@ def convert(
     options = SplitOptions(
         split, wanted.val_fraction, wanted.test_fraction, stratify=wanted.stratify, group_by=wanted.group_by, seed=wanted.seed
     )
-    view = in_slice(view, wanted.group_slice)
+    view, begun = in_slice(view, wanted.group_slice), time.monotonic()
     with folder_lock(out):
         _clean_up(out)
         check_target(out)
@@ -82,6 +84,8 @@ def convert(
             raise DataError(f"out_dir='{out}': cannot be written: {error.strerror or error}; nothing was changed there") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        if not report.unchanged:  # for the estimates of forms
+            note("convert", report.written, time.monotonic() - begun, model=wanted.media)
         if wanted.iou_attribute:
             report.notes.append(store_scores(plan, out, wanted.iou_attribute, wanted.iou_threshold))
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,7 +18,7 @@ from ..data.images import read_image
 from ..engine.mask_scores import SCORES, Score
 from ..errors import DataError, SettingsError, Stopped, UserError
 from ..types import Instances, Names, ProgressFn
-from . import runs
+from . import paces, runs
 from .atomic import Document, change, labels_in
 from .models import Source, open_backend
 from .objects import Label, Problem
@@ -25,6 +26,7 @@ from .pipeline import ahead
 from .provenance import MODEL, Author, author_of, declare, origin_of, predicted_labels
 from .resuming import MARK, Run, plan_run
 from .views import check_view
+from .worker import memory_used
 
 if TYPE_CHECKING:
     from ..engine.predictor import Output, Predictor, Prepared
@@ -97,7 +99,7 @@ def predict(
     run = plan_run(view, label_field, source, wanted, predictor.scores, overwrite=overwrite, resume=resume)
     _begin(view, label_field, predictor, source, run)
     report, author = PredictReport(label_field, skipped=run.done), author_of(source)
-    stopped = False
+    stopped, begun = False, time.monotonic()
 
     def todo() -> Iterator[Samples]:
         nonlocal stopped
@@ -131,6 +133,7 @@ def predict(
     if report.failed and not report.images and not report.skipped:
         raise DataError(f"none of {len(run.samples)} images could be predicted, the first: {report.failed[0]}")
     _remember(view, label_field, predictor, source, run, complete=True)
+    _note_pace(report, predictor, source, time.monotonic() - begun)
     if progress:
         progress(1.0, f"{report.images} images, {report.objects} objects")
     return report
@@ -229,6 +232,15 @@ def _remember(view: Any, field: str, predictor: Predictor, source: Source, run: 
         overwrite=bool(run and run.overwrite),
         complete=complete,
     )
+
+
+def _note_pace(report: PredictReport, predictor: Predictor, source: Source, seconds: float) -> None:
+    """For the estimates of forms."""
+    backend, wanted = predictor.backend, predictor.settings
+    net = getattr(backend, "net", None)  # an exported model tells no size: it is known by its path
+    model = net.size if net is not None else str(source.path)
+    imgsz, device = max(wanted.imgsz or backend.info.imgsz), paces.device_kind(wanted.device)
+    paces.note("predict", report.images, seconds, model=model, imgsz=imgsz, device=device, memory=memory_used())
 
 
 def _scores(given: str | Collection[str]) -> tuple[Score, ...]:

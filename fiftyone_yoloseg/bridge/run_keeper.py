@@ -9,7 +9,9 @@ import platform
 import socket
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import fiftyone as fo
@@ -20,8 +22,10 @@ from .. import __version__
 from ..engine.events import EpochInfo, RunEnd, RunInfo, TrainingListener, calm_phase
 from ..engine.state import fingerprint
 from ..runtime.reports import file_sha256
+from . import paces
 from . import runs as memory
 from .run_registry import amend, runs
+from .worker import memory_used
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +37,10 @@ class RunKeeper(TrainingListener):
 
     def __init__(self, view: Any, facts: Mapping[str, Any], splits: Mapping[str, Any]) -> None:
         self.view, self.facts, self.splits, self.key = view, dict(facts), splits, ""
+        self.ends: list[float] = []  # of epochs, and when this session began; seconds
 
     def on_run_start(self, run: RunInfo) -> None:
+        self.settings, self.ends = run.settings, [time.monotonic()]
         calm = calm_phase(run.settings)
         facts = {
             **self.facts,
@@ -72,6 +78,7 @@ class RunKeeper(TrainingListener):
         dataset.save_run_results(self.key, dataset.init_run_results(self.key, samples_by_split=ids))
 
     def on_epoch_end(self, epoch: EpochInfo) -> None:
+        self.ends.append(time.monotonic())
         if epoch.best and epoch.metrics and self.key:
             try:
                 amend(self.view._dataset, self.key, metrics=_finite(epoch.metrics.results_dict), best_epoch=epoch.epoch)
@@ -88,6 +95,16 @@ class RunKeeper(TrainingListener):
         if result.metrics:
             facts["metrics"] = _finite(result.metrics.results_dict)
         amend(self.view._dataset, self.key, **facts, seconds_per_step=result.seconds_per_step, sha256=file_sha256(Path(result.best)))
+        self._note_pace()
+
+    def _note_pace(self) -> None:
+        """For the estimates of forms: the median of what epochs took, the first only if there is no other."""
+        took = [later - earlier for earlier, later in pairwise(self.ends)]
+        if not took or self.settings.engine == "ray":
+            return
+        seconds, images = median(took[1:] or took), sum(map(len, self.splits.values()))
+        device, memory = paces.device_kind(self.settings.device), memory_used()
+        paces.note("train", images, seconds, model=self.facts.get("size", ""), imgsz=self.settings.imgsz, device=device, memory=memory)
 
     def on_run_failed(self, error: BaseException) -> None:
         amend(self.view._dataset, self.key, state="failed", error=f"{type(error).__name__}: {error}"[:2000])

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..config import TrainSettings, parse
+from ..config import MOST_PINNED, TrainSettings, parse
 from ..errors import CheckpointError, SettingsError
-from ..types import Names, ProgressFn
+from ..types import ImageRecord, Names, ProgressFn
 from .models import as_checkpoint
 from .objects import Maskless
 from .prepare import prepare
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..engine.trainer import TrainResult
 
 log = logging.getLogger("fiftyone_yoloseg")
+PIN = "pinned"
+"""Tag of samples that are drawn after each epoch."""
 
 
 def train(
@@ -58,6 +60,8 @@ def train(
     if wanted.data is not None:
         raise SettingsError(f"data='{wanted.data}': training from a view takes its data from the view; leave data out")
     prepared = prepare(view, label_field, val, classes=classes, seed=wanted.seed, maskless=maskless)
+    if "pinned" not in settings and not wanted.resume:
+        wanted = wanted.model_copy(update={"pinned": tagged(view, prepared.splits.get("val", ())) or wanted.pinned})
     checkpoint = starting_point(model, prepared.names)
     told = [*prepared.notes, *transfer_notes(checkpoint, prepared.names)]
     for note in told:
@@ -73,10 +77,21 @@ def train(
         "maskless": maskless,
         "model": str(checkpoint.path or model),
         "origin": checkpoint.origin,
+        "size": checkpoint.net.size,
         "job": job,
     }
     keeper = RunKeeper(view, facts, prepared.splits)
     return trainer.train(checkpoint, prepared.data, wanted, progress=progress, should_stop=should_stop, listeners=[keeper, *listeners])
+
+
+def tagged(view: Any, validation: Sequence[ImageRecord]) -> tuple[str, ...]:
+    """Ids of the validation samples with the tag `pinned`, as many as can be drawn."""
+    collection = view._dataset._sample_collection
+    ids = {str(document["_id"]) for document in collection.find({"tags": PIN}, {"_id": 1})}
+    found = [record.source_id for record in validation if record.source_id is not None and record.source_id in ids]
+    if len(found) > MOST_PINNED:
+        log.info("%d validation samples have the tag '%s': the first %d are drawn", len(found), PIN, MOST_PINNED)
+    return tuple(found[:MOST_PINNED])
 
 
 def starting_point(model: Any, names: Names) -> Checkpoint:

@@ -8,7 +8,7 @@ from typing import Any
 from fiftyone.operators import types
 from fiftyone.operators.types import RiskLevel
 
-from ..bridge import defaults
+from ..bridge import defaults, estimates
 from ..bridge.check import PREFIX
 from ..bridge.conversion.preview import preview
 from ..bridge.convert import check_target
@@ -80,6 +80,7 @@ class Convert(JobOperator):
         options = {"label_field": field, "maskless": maskless, **split, **settings}
         if not form.problems:
             form.markdown("preview", preview(view, **options))
+        form.estimate(lambda: estimates.conversion(view, parse(ConvertSettings, options), Path(out_dir)))
         return view_params(view, out_dir=out_dir, **options)
 
 

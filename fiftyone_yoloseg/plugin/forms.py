@@ -56,6 +56,11 @@ class Form:
     def markdown(self, name: str, text: str) -> None:
         self.inputs.md(text, name=name)
 
+    def estimate(self, lines: Callable[[], Sequence[str]]) -> None:
+        """What the work will take, where nothing in the form is wrong."""
+        if not self.problems:
+            self.markdown("estimate", "**What it takes**\n" + "".join(f"\n- {line}" for line in lines()))
+
     def text(
         self, name: str, label: str, description: str, default: str | None = None, check: Check | None = None, required: bool = False
     ) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fiftyone.operators.types import Places, RiskLevel
 
-from ..bridge import background, defaults, runs
+from ..bridge import background, defaults, estimates, runs
 from ..bridge.jobs import Params, view_params
 from ..bridge.views import check_view
 from ..config import ExportSettings, PredictSettings, TrainSettings, ValSettings, parse
@@ -56,7 +56,9 @@ class Train(JobOperator):
         )
         form.flag("follow", "Show the progress here", "If not, the training runs unseen; this form shows it when it is opened again", True)
         val = split["split"] if split["split"] != "random" else split["val_fraction"]
-        options = {**settings, "seed": split["seed"], "project": str(defaults.work_dir(ctx.dataset) / "runs")}
+        project = defaults.work_dir(ctx.dataset) / "runs"
+        form.estimate(lambda: estimates.training(view, model, parse(TrainSettings, settings), project))
+        options = {**settings, "seed": split["seed"], "project": str(project)}
         return view_params(view, label_field=field, maskless=maskless, model=model, val=val, **options)
 
     def running(self, dataset: Any) -> dict[str, str]:
@@ -135,6 +137,8 @@ class Predict(JobOperator):
         settings = form.settings(
             PredictSettings, ("conf", "imgsz", "batch", "device"), hidden=("vid_stride", "engine", "ray_workers"), suggested={"batch": 8}
         )
+        masks = [f.name for f in defaults.truth_first(view, cached_fields(view))]
+        form.estimate(lambda: estimates.prediction(view, model, parse(PredictSettings, settings), masks))
         scores = _SCORE_NAMES.get(scores, scores)
         return view_params(view, model=model, label_field=field, overwrite=overwrite, resume=missing or None, scores=scores, **settings)
 

@@ -10,6 +10,7 @@ from typing import Any
 from fiftyone.operators import types
 
 from ..bridge import panel_data
+from ..bridge.estimates import duration
 from ..bridge.panel_data import BOX, ActiveJob, Overview
 from ..bridge.run_registry import KEY, Run, compare_runs
 from ..engine.error_types import KINDS
@@ -33,7 +34,7 @@ NARROW = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)"}}, "item": {"s
 """One column that never is wider than the panel, whatever stands in it."""
 _SIDE_BY_SIDE = {"grid": {"sx": {"gridAutoFlow": "row", "gridTemplateColumns": "repeat(auto-fit, minmax(min(420px, 100%), 1fr))"}}}
 _CARD = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)", "p": 1.5, "overflow": "hidden"}}}
-_ROW = {"grid": {"sx": {"display": "flex", "flexWrap": "wrap", "& > *": {"width": "auto !important"}}}}
+ROW = {"grid": {"sx": {"display": "flex", "flexWrap": "wrap", "& > *": {"width": "auto !important"}}}}
 
 
 def empty(page: types.Object, title: str, text: str) -> None:
@@ -49,7 +50,7 @@ def active_jobs(page: types.Object, data: Data, active: Sequence[ActiveJob], cal
         card.md(f"{title} - {' - '.join(facts)}", name=f"job_{i}_title")
         card.float(f"progress_{i}", view=types.ProgressView(label=f"{one.status.share:.0%}"))
         data[f"job_{i}"] = {f"progress_{i}": one.status.share}
-        row = card.h_stack(f"job_{i}_buttons", gap=1, componentsProps=_ROW)
+        row = card.h_stack(f"job_{i}_buttons", gap=1, componentsProps=ROW)
         params = {"job": one.job.name}
         if one.status.state != "stopping":
             if one.kind == "train":
@@ -112,7 +113,7 @@ def run_details(page: types.Object, data: Data, run: Run, calls: Calls) -> None:
         page.view(
             "run_error", types.AlertView(severity="warning", label="This training was interrupted", description="Its process is gone.")
         )
-    row = page.h_stack("run_buttons", gap=1, componentsProps=_ROW)
+    row = page.h_stack("run_buttons", gap=1, componentsProps=ROW)
     params = {"run": run.name}
     for split, what in (("train", "trained"), ("val", "was validated")):
         if (run.facts.get("images") or {}).get(split):
@@ -150,7 +151,7 @@ def compare_tab(page: types.Object, data: Data, overview: Overview, state: Mappi
         )
         return
     by_name = {run.name: run for run in overview.runs}
-    row = page.h_stack("choice", gap=2, componentsProps=_ROW)
+    row = page.h_stack("choice", gap=2, componentsProps=ROW)
     pair = [known(state.get("compare", {}).get(which), names, names[default]) for which, default in (("first", 1), ("second", 0))]
     for which, chosen in zip(("first", "second"), pair, strict=True):
         dropdown(row, which, f"{which.capitalize()} run", {n: n for n in names}, chosen, calls[f"compare_{which}"])
@@ -203,7 +204,7 @@ def evaluation_tab(page: types.Object, data: Data, dataset: Any, state: Mapping[
         if c
     ]
     page.md(" - ".join([*numbers, f"{shown['facts'].get('images', '?')} images"]), name="numbers")
-    row = page.h_stack("look", gap=1, componentsProps=_ROW)
+    row = page.h_stack("look", gap=1, componentsProps=ROW)
     for what, title in (("fp", "Wrong predictions"), ("fn", "Missed objects"), ("tp", "Found objects")):
         row.btn(
             what, title, icon="visibility", variant="outlined", on_click=calls["show_verdict"], params={"evaluation": key, "verdict": what}
@@ -212,7 +213,7 @@ def evaluation_tab(page: types.Object, data: Data, dataset: Any, state: Mapping[
             params={"gt_field": shown["gt_field"], "pred_field": shown["pred_field"]})  # fmt: skip
     saved = [name for name in dataset.list_saved_views() if name.rpartition(": ")[2] in KINDS]
     if saved:
-        views = page.h_stack("kinds", gap=1, componentsProps=_ROW)
+        views = page.h_stack("kinds", gap=1, componentsProps=ROW)
         for i, name in enumerate(saved[:8]):
             views.btn(f"kind_{i}", name, icon="visibility", variant="outlined", on_click=calls["show_saved"], params={"view": name})
     if shown["coco"]:
@@ -286,11 +287,6 @@ def short(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {v}" for key, v in value.items())
     return str(value).rsplit("/", 1)[-1]
-
-
-def duration(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{hours} h"
 
 
 def memory(used: Mapping[str, int]) -> list[str]:
