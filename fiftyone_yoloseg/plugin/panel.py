@@ -20,6 +20,7 @@ from ..bridge.run_registry import Run
 from ..errors import UserError
 from . import panel_tabs
 from .base import PANEL
+from .panel_pinned import NEWEST, pinned_pictures
 
 log = logging.getLogger("fiftyone_yoloseg")
 _URI = "@yoloseg/fiftyone/"
@@ -70,13 +71,25 @@ class YolosegPanel(foo.Panel):
             keys = [run.key for run in overview.runs]
             if ctx.panel.state.keys != keys:
                 ctx.panel.set_state("keys", keys)  # rows are clicked by their number
-            panel_tabs.runs_tab(body, inner, overview, self._selected(ctx, overview), self._calls)
+            selected = self._selected(ctx, overview)
+            panel_tabs.runs_tab(body, inner, overview, selected, self._calls)
+            if selected is not None:
+                self._pinned(ctx, body, inner, selected)
         elif tab == "compare":
             panel_tabs.compare_tab(body, inner, overview, state, self._calls)
         elif tab == "evaluation":
             panel_tabs.evaluation_tab(body, inner, ctx.dataset, state, self._calls)
         else:
             panel_tabs.export_tab(body, inner, run_registry.exports(ctx.dataset), self._calls)
+
+    def _pinned(self, ctx: Any, page: types.Object, data: dict[str, Any], run: Run) -> None:
+        """A picture is sent once, not at each look at what has changed; but after each other event, because a page may have been loaded anew."""
+        waiting = ctx.params.get("__method__") == "tick"
+        before = ctx.panel.state.picture
+        state = ctx.panel.state.pinned or {}
+        now = pinned_pictures(page, data, run, state, self._calls, before if waiting else None)
+        if now != before:
+            ctx.panel.set_state("picture", now)
 
     @property
     def _calls(self) -> dict[str, Any]:
@@ -85,7 +98,7 @@ class YolosegPanel(foo.Panel):
             "compare_first": self.compare_first, "compare_second": self.compare_second, "evaluation": self.choose_evaluation,
             "show_verdict": self.show_verdict, "show_confused": self.show_confused, "show_saved": self.show_saved,
             "prompt_train": self.prompt_train, "prompt_evaluate": self.prompt_evaluate, "prompt_export": self.prompt_export,
-            "prompt_error_types": self.prompt_error_types,
+            "prompt_error_types": self.prompt_error_types, "pinned_epoch": self.pinned_epoch,
         }  # fmt: skip
 
     def _selected(self, ctx: Any, overview: panel_data.Overview) -> Run | None:
@@ -103,6 +116,7 @@ class YolosegPanel(foo.Panel):
 
     def on_change_dataset(self, ctx: Any) -> None:
         ctx.panel.set_state("selected", None)
+        ctx.panel.set_state("pinned.epoch", NEWEST)
 
     def tick(self, ctx: Any) -> None:
         """Time has passed."""
@@ -114,6 +128,11 @@ class YolosegPanel(foo.Panel):
         keys, row = ctx.panel.state.keys or [], ctx.params["row"]
         if 0 <= row < len(keys):
             ctx.panel.set_state("selected", keys[row])
+            ctx.panel.set_state("pinned.epoch", NEWEST)
+
+    def pinned_epoch(self, ctx: Any) -> None:
+        state = ctx.panel.state.pinned or {}
+        ctx.panel.set_state("pinned", {"epoch": ctx.params["value"], "turn": int(state.get("turn", 0)) + 1})
 
     def compare_first(self, ctx: Any) -> None:
         ctx.panel.set_state("compare.first", ctx.params["value"])

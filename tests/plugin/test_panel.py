@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import copy
 import json
 import os
 import socket
@@ -19,6 +21,7 @@ from made_runs import add_run  # noqa: E402
 import fiftyone_yoloseg as fy  # noqa: E402
 from fiftyone_yoloseg.bridge import background, job_register, jobs, runs  # noqa: E402
 from fiftyone_yoloseg.bridge.worker import write_json  # noqa: E402
+from fiftyone_yoloseg.engine.pinned import LARGEST, MOST, picture_path  # noqa: E402
 from fiftyone_yoloseg.plugin.panel import YolosegPanel  # noqa: E402
 from fiftyone_yoloseg.plugin.panel_tabs import duration  # noqa: E402
 
@@ -29,7 +32,7 @@ class Shown:
     def __init__(self, dataset: Any, method: str = "on_load", state: dict[str, Any] | None = None, **params: Any) -> None:
         panel = YolosegPanel()
         panel.plugin_name = "@yoloseg/fiftyone"
-        request = {"panel_id": "p", "__method__": method, "panel_state": state or {}, **params}
+        request = {"panel_id": "p", "__method__": method, "panel_state": copy.deepcopy(state or {}), **params}
         name = dataset.name if dataset is not None else None
         ctx = ExecutionContext({"dataset_name": name, "params": request}, executor=Executor(), operator_uri=panel.uri)
         panel.execute(ctx)
@@ -219,6 +222,61 @@ def test_the_first_paint_of_fifty_runs_takes_less_than_a_second(coco: Any, tmp_p
     shown = Shown(coco)
     assert time.perf_counter() - begun < 1
     assert len(shown.data("runs_tab.runs")["rows"]) == 50 and len(shown.data("runs_tab.curves.scores")[0]["x"]) == 100
+
+
+def pin(run: Any, *epochs: int) -> None:
+    for epoch in epochs:
+        path = picture_path(run.dir, epoch)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"\xff\xd8" + bytes([epoch]) * 1000)
+
+
+def pictures(shown: Shown) -> dict[str, bytes]:
+    """Pictures that were sent, by their name."""
+    head = "data:image/jpeg;base64,"
+    sent = shown.data("runs_tab").items()
+    return {k: base64.b64decode(v.removeprefix(head)) for k, v in sent if k.startswith("picture_") and v.startswith(head)}
+
+
+def test_pinned_pictures_are_turned_like_pages(coco: Any, tmp_path: Path) -> None:
+    add_run(coco, tmp_path, "pinned", epochs=40)
+    (run,) = fy.runs(coco)
+    assert "Pinned pictures" not in Shown(coco).text
+    pin(run, 1, 5, 9)
+    newest = Shown(coco)
+    ((name, content),) = pictures(newest).items()
+    assert (
+        content[-1] == 9
+        and name.endswith("_9")
+        and "Newest: epoch 9" in newest.text
+        and '"Later"' not in newest.text
+        and '"Earlier"' in newest.text
+    )
+    state = {"picture": name, "pinned": {"epoch": "newest", "turn": 0}}
+    quiet = Shown(coco, "tick", state)
+    assert pictures(quiet) == {} and name in quiet.text, "the browser has it already"
+    assert len(quiet.text) < 60_000
+    assert pictures(Shown(coco, "on_load", state)) == {name: content}, "a page that was loaded anew has nothing"
+    turned = Shown(coco, "pinned_epoch", state, value="5")
+    ((other, content),) = pictures(turned).items()
+    assert content[-1] == 5 and other != name and '"Later"' in turned.text and '"epoch_1"' in turned.text
+    pin(run, 13)
+    assert pictures(Shown(coco, "tick", state)).keys() == {name.removesuffix("_9") + "_13"}, "follows the training"
+    assert next(iter(pictures(Shown(coco, "tick", {"pinned": {"epoch": "8", "turn": 1}})).values()))[-1] == 5, "thinned out since"
+
+
+def test_pinned_pictures_are_bounded_and_read_at_once(coco: Any, tmp_path: Path) -> None:
+    add_run(coco, tmp_path, "pinned")
+    (run,) = fy.runs(coco)
+    pin(run, *range(1, MOST + 1))
+    picture_path(run.dir, MOST).write_bytes(bytes(LARGEST))
+    begun = time.perf_counter()
+    shown = Shown(coco)
+    assert time.perf_counter() - begun < 0.5
+    assert len(shown.text) < 1.4 * LARGEST + 80_000 and len(pictures(shown)) == 1
+    picture_path(run.dir, MOST).write_bytes(bytes(LARGEST + 1))
+    large = Shown(coco)
+    assert "too large to be shown here" in large.text and pictures(large) == {}
 
 
 def test_durations_are_said_as_people_do() -> None:

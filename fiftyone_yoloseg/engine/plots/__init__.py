@@ -97,7 +97,7 @@ class PinnedPictures(TrainingListener):
             if i not in self._images:
                 self._images[i] = thumbnail(record.path)
         score = f", mask mAP {epoch.metrics.seg.map:.3f}" if epoch.metrics else ""
-        title = f"Epoch {epoch.epoch}{score}. Left: labels, orange: missed. Right: predictions from {PINNED_CONF:g}, orange: wrong"
+        title = f"Epoch {epoch.epoch}{score}. Labels, predictions from {PINNED_CONF:g}; orange: missed or wrong"
         images, path = [self._images[i] for i in epoch.pinned], picture_path(self._run.dir, epoch.epoch)
         plot_pinned(title, records, images, list(epoch.pinned.values()), self._run.names, path)
         thin(self._run.dir, self._run.settings.val_period)

@@ -67,7 +67,7 @@ def plot_pinned(
     title: str, records: Sequence[ImageRecord], images: Sequence[Image], found: Sequence[Instances], names: Names, path: Path
 ) -> None:
     """Labels beside the predictions that a user would get, of a few images. images: their thumbnails."""
-    side, columns = next((s, c) for s, c, most in zip(_PINNED_SIDES, (1, 2, 3), (1, 4, len(records)), strict=True) if len(records) <= most)
+    side, columns = next((s, c) for s, c, most in zip(_PINNED_SIDES, (1, 1, 2), (1, 4, len(records)), strict=True) if len(records) <= most)
     tiles = [
         _pair(record, image, one, match(record, one, PINNED_CONF), names, side)
         for record, image, one in zip(records, images, found, strict=True)
