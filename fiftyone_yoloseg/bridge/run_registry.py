@@ -210,7 +210,7 @@ def leak_note(view: Any, model: str | Path | None) -> str | None:
         return None
     return (
         f"**{seen} of these {len(view)} samples were trained on** by run `{run.name}`: these numbers are better than those on new images. "
-        f'in the YOLO-seg panel, run `{run.name}`, "Show what it was validated on" shows samples that it did not learn from'
+        f'In the YOLO-seg panel, run `{run.name}`, "Show what it was validated on" shows samples that it did not learn from'
     )
 
 

@@ -32,7 +32,7 @@ def scores(history: Mapping[str, Sequence[float]], best: int | None, calm: Mappi
             "marker": {"color": BLUE, "size": 12, "symbol": "star", "line": {"color": "#ffffff", "width": 1}},
         })  # fmt: skip
     top = max([0.01, *(v for name in (KEY, BOX) for v in history[name] if not math.isnan(v))])
-    return traces, _layout("mAP 0.50:0.95", epochs, calm, {"range": [0, min(1.0, 1.15 * top)]})
+    return traces, _layout("mAP 0.50:0.95", _shown(epoch, epochs), calm, {"range": [0, min(1.0, 1.15 * top)]})
 
 
 def losses(history: Mapping[str, Sequence[float]], calm: Mapping[str, Any] | None, epochs: int | None) -> Figure:
@@ -44,7 +44,12 @@ def losses(history: Mapping[str, Sequence[float]], calm: Mapping[str, Any] | Non
         if any(not math.isnan(v) for v in validated):
             trace = _line(f"{name}, val", history["epoch"], validated, colour)
             traces.append({**trace, "line": {**trace["line"], "dash": "dot"}, "showlegend": False})
-    return traces, _layout("loss (dotted: validation)", epochs, calm, {"rangemode": "tozero"})
+    return traces, _layout("loss (dotted: validation)", _shown(history["epoch"], epochs), calm, {"rangemode": "tozero"})
+
+
+def _shown(epoch: Sequence[float], epochs: int | None) -> int | None:
+    """Where the axis ends: with the training, but at twice of what there is, or the first epochs of many would be one upright line."""
+    return epochs and min(epochs, max(10, 2 * int(max(epoch, default=0))))
 
 
 def overlay(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:

@@ -55,12 +55,14 @@ class ImportLabels(JobOperator):
         return {"options": options | self._labels(form, found, target)}
 
     def _into(self, ctx: Any, form: Form, found: Source) -> str:
+        about = "In an existing dataset, images are matched by file path; those that it does not have are added"
         choices = {"new": "A new dataset"}
         if ctx.dataset is not None:
             choices["this"] = f"This dataset, '{ctx.dataset.name}'"
-        about = "In an existing dataset, images are matched by file path; those that it does not have are added"
-        if form.choice("into", "Import into", about, choices, "new", radio=True) == "this" and ctx.dataset is not None:
-            return str(ctx.dataset.name)
+        if ctx.dataset is not None or form.get("into", "new") != "new":  # while none is open there is nothing to choose
+            chosen = form.choice("into", "Import into", about, choices, "new", radio=True)
+            if chosen == "this" and ctx.dataset is not None:
+                return str(ctx.dataset.name)
         return str(form.text("name", "Name", "Of the new dataset", free_name(found.folder), check_new_name, required=True))
 
     def _labels(self, form: Form, found: Source, target: str) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class YolosegPanel(foo.Panel):
         self._try(ctx, act)
 
     def manage(self, ctx: Any) -> None:
-        ctx.prompt(_URI + "manage_runs", params={"run": ctx.params["run"]})
+        ctx.prompt(_URI + "manage_runs", params={"run": ctx.params["run"], "action": "rename"})
 
     def show_verdict(self, ctx: Any) -> None:
         def act() -> None:

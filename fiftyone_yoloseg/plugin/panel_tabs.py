@@ -48,7 +48,7 @@ def active_jobs(page: types.Object, data: Data, active: Sequence[ActiveJob], cal
         title = f"**{one.run.name if one.run else one.kind}**" + (" is stopping ..." if one.status.state == "stopping" else "")
         facts = [one.status.label, *([f"{duration(one.eta)} left"] if one.eta is not None else []), *memory(one.status.memory)]
         card.md(f"{title} - {' - '.join(facts)}", name=f"job_{i}_title")
-        card.float(f"progress_{i}", view=types.ProgressView(label=f"{one.status.share:.0%}"))
+        card.float(f"progress_{i}", view=types.ProgressView())
         data[f"job_{i}"] = {f"progress_{i}": one.status.share}
         row = card.h_stack(f"job_{i}_buttons", gap=1, componentsProps=ROW)
         params = {"job": one.job.name}
@@ -127,7 +127,7 @@ def run_details(page: types.Object, data: Data, run: Run, calls: Calls) -> None:
     if not history:
         page.view("no_history", types.Notice(label="No epoch is complete yet", description="The curves begin with the first one."))
     else:
-        epochs = int(run.facts["epochs"]) if run.facts.get("epochs") else None
+        epochs = int(run.facts["epochs"]) if run.facts.get("epochs") and run.state == "running" else None
         grid = page.h_stack("curves", gap=1, componentsProps=_SIDE_BY_SIDE)
         plot(
             grid,

@@ -20,7 +20,7 @@ from .forms import Form
 from .targets import target
 
 _ACTIONS = {
-    "rename": "Rename it", "delete": "Delete it", "compare": "Compare it with another", "samples": "Show its samples", "resume": "Resume it",
+    "samples": "Show its samples", "compare": "Compare it with another", "rename": "Rename it", "resume": "Resume it", "delete": "Delete it",
 }  # fmt: skip
 
 
@@ -46,7 +46,7 @@ class ManageRuns(JobOperator):
         options: dict[str, Any] = {"action": action, "run": chosen.name}
         if action == "rename":
             options["name"] = form.text(
-                "name", "New name", "Letters, digits and underscores", chosen.name, lambda n: self.free(n, known), required=True
+                "name", "New name", "Letters, digits and underscores", chosen.name, lambda n: self.free(n, chosen, known), required=True
             )
         elif action == "compare":
             others = {name: text for name, text in labels.items() if name != chosen.name}
@@ -65,9 +65,9 @@ class ManageRuns(JobOperator):
     def applies(self, action: str, run: Run, known: dict[str, Run]) -> bool:
         return {"compare": len(known) > 1, "resume": run.resumable}.get(action, True)
 
-    def free(self, name: str, known: dict[str, Run]) -> None:
+    def free(self, name: str, chosen: Run, known: dict[str, Run]) -> None:
         check_run_name(name)
-        if name in known:
+        if name in known and name != chosen.name:  # its own name stands in the field at first
             raise UserError(f"there is a run '{name}': choose another name")
 
     def steps(self, ctx: Any, params: Params) -> Steps:

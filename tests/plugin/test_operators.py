@@ -207,7 +207,9 @@ def test_every_operator_runs_from_a_script(execute: Any, coco: Any, tmp_path: Pa
     with pytest.raises(ExecutionError, match="greater than or equal to 1"):
         execute("train", coco, epochs=0)
     (run,) = fy.runs(coco)
-    assert execute("manage_runs", coco, action="samples").result["run"] == run.name
+    assert execute("manage_runs", coco).result["run"] == run.name  # shows its samples if nothing else is said
+    with pytest.raises(ExecutionError, match="choose another name"):
+        execute("manage_runs", coco, action="rename")  # to its own name, which the form begins with and does not complain about
     assert execute("manage_runs", coco, action="rename", name="renamed").result["run"] == "renamed"
     with pytest.raises(ExecutionError, match="confirm that its files"):
         execute("manage_runs", coco, action="delete", files=True)

@@ -94,6 +94,7 @@ def test_runs_are_listed_and_the_clicked_one_is_drawn(coco: Any, tmp_path: Path)
     clicked = Shown(coco, "select", {"keys": keys}, row=1)
     assert clicked.data("runs_tab.runs")["selectedRows"] == [1]
     mask, box, best = clicked.data("runs_tab.curves.scores")
+    assert '"range": [0.5' not in clicked.text  # a training that has ended: its curves fill their plots
     assert len(mask["x"]) == 40 and mask["name"] == "mask mAP" and box["y"][-1] > mask["y"][-1] and best["y"][0] == max(mask["y"])
     assert '"x0": 30.5' in clicked.text and "no mosaic" in clicked.text  # where mosaic was switched off: before epoch 31
     assert Shown(coco, "select", {"keys": keys}, row=7).data("runs_tab.runs")["selectedRows"] == [0]  # a table that is older than the runs
@@ -109,6 +110,7 @@ def test_a_running_job_is_found_again_and_can_be_ended(coco: Any, tmp_path: Path
     assert "epoch 3/12 box 1.2" in shown.text and "GPU 3.0 GB - RAM 1.0 GB" in shown.text and "mask mAP 0.1" in shown.text
     assert shown.data("job_0") == {"progress_0": 0.25} and '"interval": 2000' in shown.text
     assert shown.data("runs_tab.runs")["rows"][0][:3] == ["live", "running", "2 of 12"]
+    assert shown.text.count('"range": [0.5, 10.5]') == 2  # of the curves' epochs: not 12, which two epochs would leave empty
     Shown(coco, "stop", job="../../etc")  # no job of that name
     assert not (running.folder / "stop").exists()
     stopping = Shown(coco, "stop", job=running.name)
