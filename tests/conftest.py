@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from app import App, Server
+
     from fiftyone_yoloseg.engine.checkpoint import Checkpoint
     from fiftyone_yoloseg.types import SegmentationData
 
@@ -169,3 +171,23 @@ def tensorflow_process() -> Iterator[Callable[..., Any]]:
 
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         yield lambda function, *arguments, **options: pool.submit(function, *arguments, **options).result()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The App's server for all browser tests of this process (tests/e2e)."""
+    from app import missing_part, serving
+
+    if problem := missing_part():
+        unavailable(problem)
+    with serving(tmp_path_factory.mktemp("app")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def app(server: Server) -> Iterator[App]:
+    """The page of all browser tests of this process; each begins with an address of its own."""
+    from app import browsing
+
+    with browsing() as page:
+        yield page

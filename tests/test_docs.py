@@ -31,6 +31,13 @@ def test_the_page_of_errors_is_up_to_date() -> None:
     assert "| `SettingsError` | data: which dataset? Give data=dataset.yaml, or a COCO folder |" in page
 
 
+def test_the_page_of_operators_is_up_to_date(fiftyone_db: Any, tmp_path: Path) -> None:
+    page = runpy.run_path(str(DOCS / "make_operators.py"))["render"](tmp_path)
+    assert (DOCS / "operators.md").read_text(encoding="utf-8") == page, "run: python docs/make_operators.py"
+    for name in ("check", "train", "loop"):
+        assert f"\n`@yoloseg/fiftyone/{name}`, risk " in page
+
+
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     """Every link leads somewhere (mkdocs is strict), and every page has its place in the menu."""
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]

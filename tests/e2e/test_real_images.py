@@ -1,0 +1,163 @@
+"""The operators in a real browser, on real images: opened, misused and run. What a user does first is in test_first_steps.py, every form in test_forms.py."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from app import SLOW, App, Server, playwright
+
+pytestmark = [pytest.mark.timeout(500), pytest.mark.slow]
+
+
+def test_operators_on_real_images(app: App, server: Server, test_data: Path, tmp_path: Path) -> None:
+    app.go(server.make("coco_tiny", "coco-tiny", test_data / "coco_tiny"))
+    check(app)
+    convert(app, tmp_path / "converted ü")
+    train(app, test_data / "peer" / "yolov8n-seg-shapes.pt")
+    validate(app)
+    predict_refuses(app)
+    export_refuses(app)
+    cancel(app)
+    import_folder(app, tmp_path / "converted ü")
+
+
+def check(app: App) -> None:
+    app.open_operator("check the data")
+    app.sees("ground_truth (110 masks)")
+    app.type("Training size", "7")
+    app.refused(re.compile("from 32 to 8192"), "01-check-refused")
+    app.type("Training size", "320")
+    app.gone(re.compile("from 32 to 8192"))
+    app.type("Merge classes", "person:being")
+    app.execute()
+    app.sees(re.compile("12 images .8 train, 4 val."))
+    app.sees("what to do")
+    app.sees("being")
+    app.shot("01-check-done", 600)
+    app.click("Show crowds")
+    app.page.wait_for_url(re.compile("view=yoloseg-check-crowds"))
+    app.close()
+    app.shot("01-check-view", 2000)
+    app.clear_view()
+    app.sees("12 samples")
+
+
+def convert(app: App, out: Path) -> None:
+    app.open_operator("convert to a folder")
+    app.sees("ground_truth (110 masks)")
+    app.sees("8 train, 4 val by their tags")
+    app.sees(re.compile(r"of 28 classes"))
+    app.choose("Validation samples", "At random")
+    app.gone("8 train, 4 val by their tags")  # which is what the other choice would give
+    app.sees(re.compile("split by random 0.2 for validation, seed 0"))
+    app.page.get_by_text(re.compile("split by random")).last.scroll_into_view_if_needed()
+    app.page.mouse.move(720, 600)
+    app.page.mouse.wheel(0, 2000)
+    app.shot("02-convert-preview", 600)
+    app.choose("Validation samples", "By sample tags: train, val, test")
+    app.type("Folder", "some/relative/folder")
+    app.refused(re.compile("give the full path"), "02-convert-refused")
+    app.type("Folder", str(out))
+    app.gone(re.compile("give the full path"))
+    app.execute()
+    app.sees("109 objects in 12 images")
+    app.sees(re.compile("mask IoU after reading the rows back"))
+    app.shot("03-convert-done")
+    assert (out / "dataset.yaml").is_file()
+    assert len(list((out / "labels").rglob("*.txt"))) == 12
+    app.close()
+
+
+def train(app: App, checkpoint: Path) -> None:
+    app.open_operator("train")
+    app.type("epochs", "0")
+    app.refused(re.compile("greater than or equal to 1"), "04-train-refused-epochs")
+    app.type("epochs", "3")
+    app.gone(re.compile("greater than or equal to 1"))
+    app.choose("Labels", "boxes (0 masks)")
+    app.refused(re.compile("none with a mask"), "05-train-refused-labels")
+    app.choose("Labels", "ground_truth (110 masks)")
+    app.gone(re.compile("none with a mask"))
+    app.choose("Model", "A file ...")
+    app.type("Model file", str(checkpoint.with_name("no-such.pt")))
+    app.refused(re.compile("no such file"), "06-train-refused-model")
+    app.type("Model file", str(checkpoint))
+    app.gone(re.compile("no such file"))
+    app.fill(imgsz="96", batch="4", device="cpu")
+    app.shot("07-train-form", 600)
+    app.execute()
+    app.sees(re.compile("Checkpoint:"), timeout=2 * SLOW)
+    app.shot("09-train-done")
+    app.close()
+
+
+def validate(app: App) -> None:
+    app.open_operator("validate")
+    app.sees(re.compile(r"train \(.*28 classes"))
+    app.type("batch", "0")
+    app.refused(re.compile("greater than or equal to 1"), "10-validate-refused")
+    app.type("batch", "4")
+    app.gone(re.compile("greater than or equal to 1"))
+    app.execute()
+    app.sees(re.compile("12 images, "))
+    app.shot("11-validate-done")
+    app.close()
+
+
+def predict_refuses(app: App) -> None:
+    app.open_operator("predict")
+    app.type("Write to field", "ground_truth")
+    app.refused(re.compile("holds ground truth"), "12-predict-refused")
+    app.close("Cancel")
+
+
+def export_refuses(app: App) -> None:
+    app.open_operator("export a model")
+    app.type("imgsz", "7")
+    app.refused(re.compile("from 32 to 8192"), "15-export-refused")
+    app.close("Cancel")
+
+
+def cancel(app: App) -> None:
+    """A training that nobody follows is found again after the page is loaded anew, and cancelled."""
+    app.open_operator("train")
+    app.choose("Model", re.compile(r"^train \("))
+    app.fill(epochs="500", imgsz="96", batch="4", device="cpu", name="long")
+    app.tick("Show the progress here")
+    app.page.wait_for_timeout(1000)
+    app.execute()
+    app.sees(re.compile("runs in a process of its own"))
+    app.close()
+    app.reload()
+    app.open_panel()
+    app.sees(re.compile(r"epoch \d+/500 .* RAM"))
+    app.shot("21-panel-running", 2500)
+    app.click("Cancel")
+    begun = time.monotonic()
+    playwright.expect(app.page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0, timeout=SLOW)
+    app.gone(re.compile(r"epoch \d+/500 .* RAM"))
+    assert time.monotonic() - begun < 8  # 5 s, and up to two looks of the panel
+    app.sees("stopped")
+    app.shot("22-panel-cancelled")
+    app.close_panel()
+
+
+def import_folder(app: App, folder: Path) -> None:
+    app.open_operator("import a folder")
+    app.type("Folder", "some/relative/folder")
+    app.refused(re.compile("give the full path"), "17-import-refused")
+    app.type("Folder", str(folder))
+    app.sees("Images: 8 train, 4 val")
+    app.type("Name", "coco-tiny")
+    app.refused(re.compile("there is a dataset 'coco-tiny'"), "18-import-refused-name")
+    app.type("Name", "imported")
+    app.gone(re.compile("there is a dataset 'coco-tiny'"))
+    app.execute()
+    app.sees("109 objects as masks in 12 images (8 train, 4 val)")
+    app.page.wait_for_url(re.compile("/datasets/imported"))
+    app.close()
+    app.sees_images()
+    app.shot("19-import-opened", 2000)
