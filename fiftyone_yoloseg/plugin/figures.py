@@ -87,16 +87,23 @@ def precision_recall(recall: Sequence[float], curves: Mapping[str, Sequence[floa
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
-    """How often an object of one class (row) was predicted as another (column). Colours are shares of the row, so that rare classes are seen."""
-    shares = [[n / max(sum(row), 1) for n in row] for row in counts]
+    """How often an object of one class (row) was predicted as another (column). Colours are shares of the row, so that rare classes are seen.
+
+    Cells without an object have no colour; the others are dark enough for white numbers in a dark and in a light App.
+    """
+    shares = [[n / sum(row) if n else None for n in row] for row in counts]
     small = len(classes) <= 12
     trace: dict[str, Any] = {
         "type": "heatmap", "x": list(classes), "y": list(classes), "z": shares, "customdata": [list(row) for row in counts], "showscale": False,
-        "zmin": 0, "zmax": 1, "colorscale": [[0, "rgba(76,141,255,0)"], [1, BLUE]], "xgap": 1, "ygap": 1,
+        "zmin": 0, "zmax": 1, "colorscale": [[0, "#24406e"], [1, "#2f6fe0"]], "xgap": 1, "ygap": 1,
         "hovertemplate": "truth %{y}, predicted %{x}: %{customdata}<extra></extra>",
     }  # fmt: skip
     if small:
-        trace |= {"text": [[str(n) if n else "" for n in row] for row in counts], "texttemplate": "%{text}"}
+        trace |= {
+            "text": [[str(n) if n else "" for n in row] for row in counts],
+            "texttemplate": "%{text}",
+            "textfont": {"color": "#ffffff"},
+        }
     layout = _layout("ground truth", None, None, {"autorange": "reversed", "type": "category"}, x="predicted")
     return [trace], {**layout, "xaxis": {**layout["xaxis"], "type": "category", "side": "bottom"}, "showlegend": False}
 

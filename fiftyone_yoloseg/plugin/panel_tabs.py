@@ -246,7 +246,7 @@ def export_tab(page: types.Object, data: Data, rows: Sequence[tuple[str | None, 
 def table(page: types.Object, data: Data, name: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]], **more: Any) -> None:
     """more: events of the table; selected: numbers of the rows that are highlighted."""
     selected, name = more.pop("selected", []), f"{name}_{len(rows)}"  # as with plots: of a longer table rows would stay
-    view = types.TableView(size="small", componentsProps={"table": {"sx": {"minWidth": 0}}}, **more)
+    view = types.TableView(size="small", componentsProps={"table": {"sx": {"minWidth": 0, "& .MuiTableCell-root": {"px": 1}}}}, **more)
     for key, label in columns.items():
         view.add_column(key, label=label)
     page.define_property(name, types.Object(), view=view)
