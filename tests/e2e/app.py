@@ -1,4 +1,4 @@
-"""The real App in a real browser: a server, a page, and what a user does with it, in the user's words. Tests and docs/make_pictures.py drive the App by this."""
+"""The real App in a real browser: a server, a page, and what a user does with it, in the user's words. All browser tests drive the App by this."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHROMIUM = Path(os.environ.get("YOLOSEG_CHROMIUM", "/usr/bin/chromium"))
 DIALOG = ".MuiDialog-paper"  # a form, or what an operator says at its end
 PANEL = "[data-cy=panel-content-yoloseg_panel]"
 SLOW = 40_000  # ms; the CI machine has two cores, and others on it
-LIMIT = 100
+LIMIT = 80
 """Seconds after which this App ends an operator, as FiftyOne does after 600."""
 
 
@@ -221,8 +221,8 @@ class App:
         (self.page.locator(of).last if of else self.page).screenshot(path=str(file))
 
 
-def write_shapes(folder: Path, train: int, val: int, *, smooth: bool = False) -> Path:
-    """A YOLO-seg folder of synthetic images of discs, squares and rings, as a user might have one. smooth: without noise, which makes large pictures."""
+def write_shapes(folder: Path, train: int, val: int) -> Path:
+    """A YOLO-seg folder of synthetic images of discs, squares and rings, as a user might have one; without noise, which makes large pictures."""
     import cv2
 
     from fiftyone_yoloseg.data.dataset_yaml import write_dataset_yaml
@@ -233,8 +233,7 @@ def write_shapes(folder: Path, train: int, val: int, *, smooth: bool = False) ->
     for split, records in data.splits.items():
         (folder / "labels" / split).mkdir(parents=True)
         for record in records:
-            if smooth:
-                cv2.imwrite(str(record.path), cv2.medianBlur(cv2.imread(str(record.path)), 7))
+            cv2.imwrite(str(record.path), cv2.medianBlur(cv2.imread(str(record.path)), 7))
             write_label_file(folder / "labels" / split / f"{record.path.stem}.txt", record.instances, record.height, record.width)
     write_dataset_yaml(folder / "dataset.yaml", data.names, {split: f"images/{split}" for split in data.splits})
     return folder

@@ -10,7 +10,7 @@ from app import LIMIT, App, Server, write_shapes
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 TRAIN, VAL = 32, 8
-EPOCHS, ENOUGH = 500, 30
+EPOCHS, ENOUGH = 500, 25
 
 
 def test_from_an_empty_app_to_an_exported_model(app: App, server: Server, tmp_path: Path) -> None:

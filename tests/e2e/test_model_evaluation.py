@@ -28,6 +28,7 @@ def unfold(app: App, title: str) -> None:
 
 def test_the_panel_shows_our_evaluations(app: App, server: Server, test_data: Path) -> None:
     page = app.page
+    app.go(server.make("coco_tiny", "coco-tiny", test_data / "coco_tiny"))  # of the next one no panel is open then
     app.go(server.make("evaluated", "evaluated", test_data / "coco_tiny"))
     page.locator("[data-cy=new-panel-btn]").click()
     page.get_by_text("Model Evaluation", exact=True).first.click()
