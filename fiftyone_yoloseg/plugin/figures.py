@@ -32,7 +32,7 @@ def scores(history: Mapping[str, Sequence[float]], best: int | None, calm: Mappi
             "marker": {"color": BLUE, "size": 12, "symbol": "star", "line": {"color": "#ffffff", "width": 1}},
         })  # fmt: skip
     top = max([0.01, *(v for name in (KEY, BOX) for v in history[name] if not math.isnan(v))])
-    return traces, _layout("mAP 0.50:0.95", _shown(epoch, epochs), calm, {"range": [0, min(1.0, 1.15 * top)]})
+    return traces, _layout("mAP 0.50:0.95", *_shown(epoch, epochs, calm), {"range": [0, min(1.0, 1.15 * top)]})
 
 
 def losses(history: Mapping[str, Sequence[float]], calm: Mapping[str, Any] | None, epochs: int | None) -> Figure:
@@ -44,12 +44,17 @@ def losses(history: Mapping[str, Sequence[float]], calm: Mapping[str, Any] | Non
         if any(not math.isnan(v) for v in validated):
             trace = _line(f"{name}, val", history["epoch"], validated, colour)
             traces.append({**trace, "line": {**trace["line"], "dash": "dot"}, "showlegend": False})
-    return traces, _layout("loss (dotted: validation)", _shown(history["epoch"], epochs), calm, {"rangemode": "tozero"})
+    return traces, _layout("loss (dotted: validation)", *_shown(history["epoch"], epochs, calm), {"rangemode": "tozero"})
 
 
-def _shown(epoch: Sequence[float], epochs: int | None) -> int | None:
-    """Where the axis ends: with the training, but at twice of what there is, or the first epochs of many would be one upright line."""
-    return epochs and min(epochs, max(10, 2 * int(max(epoch, default=0))))
+def _shown(epoch: Sequence[float], epochs: int | None, calm: Mapping[str, Any] | None) -> tuple[int | None, Mapping[str, Any] | None]:
+    """Where the axis of a training ends that is to have so many epochs, and what is marked on it.
+
+    At twice of what there is: the first epochs of many would be one upright line. A mark beyond the end would make it longer. None: it has ended.
+    """
+    last = int(max(epoch, default=0))
+    end = epochs and min(epochs, max(10, 2 * last))
+    return end, calm if calm and calm["epoch"] <= (end or last) else None
 
 
 def overlay(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:

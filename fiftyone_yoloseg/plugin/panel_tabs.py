@@ -33,7 +33,7 @@ _STAMP = re.compile(r"^\d{4}-\d\d-\d\d (?=\d\d:)|,\d{3}(?= )")
 NARROW = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)"}}, "item": {"sx": {"minWidth": 0}}}
 """One column that never is wider than the panel, whatever stands in it."""
 _SIDE_BY_SIDE = {"grid": {"sx": {"gridAutoFlow": "row", "gridTemplateColumns": "repeat(auto-fit, minmax(min(420px, 100%), 1fr))"}}}
-_CARD = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)", "p": 1.5, "overflow": "hidden"}}}
+_CARD = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)", "p": 1.5, "overflow": "hidden", "& code": {"whiteSpace": "pre-wrap"}}}}
 ROW = {"grid": {"sx": {"display": "flex", "flexWrap": "wrap", "& > *": {"width": "auto !important"}}}}
 
 

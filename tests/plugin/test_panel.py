@@ -90,6 +90,7 @@ def test_runs_are_listed_and_the_clicked_one_is_drawn(coco: Any, tmp_path: Path)
     table = shown.data("runs_tab.runs")
     assert [row[:3] for row in table["rows"]] == [["second", "interrupted", "12 of 40"], ["first", "done", "40 of 40"]]
     assert table["selectedRows"] == [0] and "This training was interrupted" in shown.text and '"Resume"' in shown.text
+    assert '"x0": 30.5' not in shown.text  # a mark at an epoch that it did not reach would stretch the axis to there
     keys = [run.key for run in fy.runs(coco)]
     clicked = Shown(coco, "select", {"keys": keys}, row=1)
     assert clicked.data("runs_tab.runs")["selectedRows"] == [1]
