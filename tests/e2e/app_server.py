@@ -59,7 +59,7 @@ def evaluated(name: str, data: str) -> None:
         dataset.set_values(f"{field}.detections", labels)
         runs.remember(dataset, "predict", field)
         fy.evaluate(dataset, field, eval_key=f"eval_{field}")
-    for run, epochs in (("poor", 40), ("good", 80)):
+    for run, epochs in (("short", 40), ("longer", 80)):
         add_run(dataset, Path.cwd() / "made_runs" / name, run, epochs)
 
 
