@@ -83,7 +83,7 @@ def main(database: str, port: str) -> None:
     print("serving", flush=True)
     for line in sys.stdin:
         maker, name, folder = line.rstrip("\n").split("\t")
-        if maker == "nothing":
+        if maker == "nothing" and fo.list_datasets():
             session.dataset = None  # the App leaves the one that it shows
         MAKERS[maker](name, folder)
         print(f"made {name}", flush=True)
