@@ -113,22 +113,20 @@ def example(folder: Path) -> Iterator[Any]:
 
 def _section(operator: Any, dataset: Any, folder: Path) -> str:
     config = operator.config
-    forms = [
-        _form(operator, dataset, {**_given(operator.config.name, folder), **variant}) for variant in ({}, *VARIANTS.get(config.name, ()))
-    ]
+    head = f"\n## {config.label} {{: #{config.name} }}\n\n`@yoloseg/fiftyone/{config.name}`, risk {config.risk_level.value.lower()}. {config.description}.\n"
+    if not getattr(operator, "asks", True):
+        return head + "\nA button beside a sample that is open; it has no form.\n"
+    forms = [_form(operator, dataset, {**_given(config.name, folder), **variant}) for variant in ({}, *VARIANTS.get(config.name, ()))]
     rows: dict[str, str] = {}
     for form in forms:
         for name, field in form.inputs.properties.items():
             if name in form.known and name != "advanced":
                 rows.setdefault(name, _row(name, field, form, folder))
-    return (
-        f"\n## {config.label} {{: #{config.name} }}\n\n`@yoloseg/fiftyone/{config.name}`, risk {config.risk_level.value.lower()}. {config.description}.\n\n"
-        f"![The form of {config.label}](images/operators/{config.name}.png)\n\n"
-        "| input | in the form | default | values | meaning |\n|---|---|---|---|---|\n"
-        + "\n".join(rows.values())
-        + "\n"
-        + _folded(forms[0])
-    )
+    picture = f"images/operators/{config.name}.png"
+    if OUT.with_name("images").joinpath("operators", f"{config.name}.png").is_file():
+        head += f"\n![The form of {config.label}]({picture})\n"
+    table = "\n| input | in the form | default | values | meaning |\n|---|---|---|---|---|\n" + "\n".join(rows.values()) + "\n"
+    return head + table + _folded(forms[0])
 
 
 def _given(name: str, folder: Path) -> dict[str, Any]:
@@ -138,6 +136,8 @@ def _given(name: str, folder: Path) -> dict[str, Any]:
 
 def _form(operator: Any, dataset: Any, params: dict[str, Any]) -> ListedForm:
     request = {"dataset_name": dataset.name, "params": params}
+    if operator.config.name == "predict_sample":
+        request["current_sample"] = dataset.first().id
     form = ListedForm(params)
     operator.fill(ExecutionContext(request, executor=Executor(), operator_uri=f"@yoloseg/fiftyone/{operator.config.name}"), form)
     return form
