@@ -41,8 +41,8 @@ def two_runs(coco: Any, tmp_path: Path) -> Any:
 
 def test_a_form_offers_what_the_run_is_for(two_runs: Any) -> None:
     assert offered(form(two_runs)["run"]) == ["second", "first"]
-    assert offered(form(two_runs, run="second")["action"]) == ["rename", "delete", "compare", "samples", "resume"]
-    assert offered(form(two_runs, run="first")["action"]) == ["rename", "delete", "compare", "samples"]
+    assert offered(form(two_runs, run="second")["action"]) == ["samples", "compare", "rename", "resume", "delete"]
+    assert offered(form(two_runs, run="first")["action"]) == ["samples", "compare", "rename", "delete"]
     assert offered(form(two_runs, run="first", action="compare")["other"]) == ["second"]
     assert "'third'" in form(two_runs, run="third")["run"]["error_message"]
 
@@ -81,7 +81,7 @@ def test_a_run_goes_on_from_a_script_and_from_the_app(two_runs: Any, tmp_path: P
     assert [job for job, _ in asked] == ["train", "train"] and asked[0] == asked[1]
     options = asked[0][1]["options"]
     assert options["resume"] and options["model"] == str(tmp_path / "second" / "weights" / "last.pt") and options["device"] == "cpu"
-    with pytest.raises(UserError, match="action='resume': choose one of rename, delete, compare, samples"):
+    with pytest.raises(UserError, match="action='resume': choose one of samples, compare, rename, delete"):
         ManageRuns().execute(context(two_runs, run="first", action="resume"))
     with pytest.raises(UserError, match="run 'first' is done"):
         run_jobs.resumed(run_registry.find(two_runs, "first"))

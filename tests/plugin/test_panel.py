@@ -138,7 +138,7 @@ def test_buttons_of_a_run_resume_it_once_and_open_its_management(
     assert "'old' is being resumed already" in Shown(coco, "resume", run="old").sent("notify")["message"]
     assert "has no run 'new'" in Shown(coco, "resume", run="new").sent("notify")["message"] and len(begun) == 1
     asked = Shown(coco, "manage", run="old").sent("prompt_user_for_operation")
-    assert (asked["operator_uri"], asked["params"]) == ("@yoloseg/fiftyone/manage_runs", {"run": "old"})
+    assert (asked["operator_uri"], asked["params"]) == ("@yoloseg/fiftyone/manage_runs", {"run": "old", "action": "rename"})
 
 
 def test_a_saved_view_is_shown_if_it_is_still_there(coco: Any) -> None:
