@@ -86,8 +86,17 @@ def split_view(view: Any, rule: Any = "auto", *, val_fraction: float = 0.2, seed
 
 
 def check_split(view: Any, rule: Any) -> None:
-    """Raises as `split_view` does, without making the views."""
-    _checked_sources(view, SplitOptions(rule))
+    """Raises as `split_view` does, without making the views. Tags are counted by the database: a form asks again and again."""
+    if rule != "tags":
+        _checked_sources(view, SplitOptions(rule))
+        return
+    alike = list(view._aggregate(post_pipeline=[{"$group": {"_id": "$tags", "one": {"$first": "$_id"}, "samples": {"$sum": 1}}}]))
+    codes, how = assign(Facts(ids=[str(some["one"]) for some in alike], tags=[some["_id"] or () for some in alike]), SplitOptions(rule))
+    sizes: Counter[str] = Counter()
+    for code, some in zip(codes.tolist(), alike, strict=True):
+        if code != NO_SPLIT:
+            sizes[SPLITS[code]] += some["samples"]
+    check_sizes(sizes, how, ("train", "val"))
 
 
 def _checked_sources(view: Any, options: SplitOptions) -> tuple[list[tuple[Source, Facts, Bare]], str]:

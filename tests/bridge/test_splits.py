@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("fiftyone")
 
-from fiftyone_yoloseg.bridge.plan import choose_classes, make_plan
+from fiftyone_yoloseg.bridge.plan import check_split, choose_classes, make_plan, split_view
 from fiftyone_yoloseg.bridge.splits import SPLITS, Facts, SplitOptions, assign
 from fiftyone_yoloseg.errors import DataError, SettingsError
 
@@ -128,3 +128,22 @@ def test_a_dataset_that_changes_between_the_passes(coco: Any) -> None:
     coco.add_sample(extra)
     assert Counter(split for split, _ in plan.raw()) == {"train": 3, "val": 2}
     assert [split for split, _ in plan.everything()].count(None) == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ([["train"], ["val", "easy"], ["validation"], []], None),
+        ([["train"], ["train", "easy"], []], "no sample for val"),
+        ([["train"], ["val"], ["val", "training"]], "is tagged train and val"),
+    ],
+)
+def test_a_form_that_counts_tags_in_the_database_says_what_the_split_says(coco: Any, tags: list[list[str]], message: str | None) -> None:
+    view = coco.limit(len(tags))
+    view.set_values("tags", tags)
+    for check in (check_split, split_view):
+        if message is None:
+            check(view, "tags")
+        else:
+            with pytest.raises(DataError, match=message):
+                check(view, "tags")
