@@ -229,7 +229,7 @@ def write_shapes(folder: Path, train: int, val: int) -> Path:
 
     from fiftyone_yoloseg.data.dataset_yaml import write_dataset_yaml
     from fiftyone_yoloseg.data.synthetic import write_synthetic
-    from fiftyone_yoloseg.data.yolo_labels import write_label_file
+    from fiftyone_yoloseg.data.label_rows import write_label_file
 
     data = write_synthetic(folder, train=train, val=val)
     for split, records in data.splits.items():
