@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fiftyone as fo
@@ -57,9 +58,11 @@ def evaluate(
         check_eval_key(view, eval_key, backend)
     scored = backend.score(view, progress)
     backend.register_run(view, eval_key)
-    backend.register_samples(view, eval_key, dynamic=dynamic)
     matches = [match for sample in scored.samples for match in sample.matches]
-    results = backend.generate_results(view, matches, eval_key=eval_key, classes=classes, missing=missing)
+    with ThreadPoolExecutor(1) as meanwhile:  # averages are computed while the database writes
+        found = meanwhile.submit(backend.generate_results, view, matches, eval_key=eval_key, classes=classes, missing=missing)
+        backend.register_samples(view, eval_key, dynamic=dynamic)
+    results = found.result()
     backend.compute_custom_metrics(view, eval_key, results)
     if eval_key is not None:
         backend.save_run_results(view, eval_key, results)
