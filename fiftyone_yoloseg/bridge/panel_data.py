@@ -8,7 +8,6 @@ from typing import Any
 
 from . import background
 from .background import BackgroundJob, Status
-from .coco_evaluation import METHOD
 from .run_registry import Run, runs
 
 BOX = "metrics/mAP50-95(B)"
@@ -59,6 +58,8 @@ def _eta(run: Run | None, status: Status) -> float | None:
 
 def evaluations(dataset: Any) -> dict[str, str]:
     """Our evaluations of a dataset, newest first: key -> what was compared. Their results are not read."""
+    from .coco_evaluation import METHOD  # what it needs of FiftyOne is not loaded when the App starts
+
     found = []
     for key, doc in dataset._doc.evaluations.items():
         config = doc.config or {}

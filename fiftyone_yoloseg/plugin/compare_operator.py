@@ -8,7 +8,6 @@ from fiftyone.operators import types
 from fiftyone.operators.types import RiskLevel
 
 from ..bridge import defaults
-from ..bridge.compare import VERDICTS
 from ..bridge.jobs import Params, Result, view_params
 from ..bridge.label_attributes import check_key
 from ..errors import UserError
@@ -80,4 +79,6 @@ def check_more(view: Any, typed: str, taken: tuple[str | None, ...]) -> None:
 
 def check_name(view: Any, key: str, gt_field: str | None) -> None:
     if gt_field is not None:
+        from ..bridge.compare import VERDICTS
+
         check_key(view, key, [gt_field], VERDICTS)

@@ -11,7 +11,6 @@ from fiftyone.operators.types import RiskLevel
 from ..bridge import defaults, estimates
 from ..bridge.check import PREFIX
 from ..bridge.conversion.preview import preview
-from ..bridge.convert import check_target
 from ..bridge.jobs import Params, Result, view_params
 from ..bridge.views import check_view, label_path
 from ..config import CheckSettings, ConvertSettings, parse
@@ -85,6 +84,8 @@ class Convert(JobOperator):
 
 
 def check_out_dir(value: str) -> None:
+    from ..bridge.convert import check_target
+
     check_folder(value)
     check_target(Path(value).expanduser())
 

@@ -228,8 +228,8 @@ def write_shapes(folder: Path, train: int, val: int) -> Path:
     import cv2
 
     from fiftyone_yoloseg.data.dataset_yaml import write_dataset_yaml
-    from fiftyone_yoloseg.data.synthetic import write_synthetic
     from fiftyone_yoloseg.data.label_rows import write_label_file
+    from fiftyone_yoloseg.data.synthetic import write_synthetic
 
     data = write_synthetic(folder, train=train, val=val)
     for split, records in data.splits.items():
