@@ -30,6 +30,7 @@ old = fy.train(old_data, model="yolov8n-seg.yaml", name="two-classes", epochs=EP
 
 # %%
 few, few_epochs = train.take(IMAGES // 4, seed=1), max(1, EPOCHS // 2)
+small["classes"] = dataset.default_classes  # also those that are in none of the few images
 notes: list[str] = []
 tuned = fy.train(few, model=old.best, name="three-classes", epochs=few_epochs, notes=notes, **small)
 print(*notes, sep="\n")

@@ -139,7 +139,6 @@ class Trainer:
         self.net: YOLOv8Seg = net.to(self.device, memory_format=self.order)  # type: ignore[call-overload]
         self.average = Average(self.net)
         self.settings, chosen = with_batch(settings, self.net, training, self.world)
-        check_norms(self.settings, len(training), self.world.size)
         self.notes += [note for note in (chosen, settings.rect and "rect: mosaic is off") if note]
         settings = self.settings
 
@@ -167,6 +166,7 @@ class Trainer:
         if settings.resume and checkpoint.train is not None:
             restore(self, checkpoint)
             self.started -= checkpoint.train["seconds"]
+        check_norms(settings, len(training), self.world.size)
         self.first_epoch = self.at.epoch
         self.results = ResultsCsv(folder / "results.csv", self.first_epoch + 1, self.world.main)
         self.pinned = pinned_images(validation, settings.pinned, strict=not settings.resume) if settings.plots else []

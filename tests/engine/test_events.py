@@ -166,4 +166,10 @@ def test_the_calm_phase(settings: dict[str, Any], phase: Phase | None) -> None:
 
 def test_the_settings_choose_listeners() -> None:
     assert default_listeners(TrainSettings(plots=False)) == []
-    assert [type(x).__name__ for x in default_listeners(TrainSettings())] == ["LabelPlot", "BatchPlots", "ResultsPlot", "ValidationPlots"]
+    assert [type(x).__name__ for x in default_listeners(TrainSettings())] == [
+        "LabelPlot",
+        "BatchPlots",
+        "ResultsPlot",
+        "PinnedPictures",
+        "ValidationPlots",
+    ]

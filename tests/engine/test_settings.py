@@ -56,6 +56,7 @@ ELSEWHERE = {
     "device": "tests/engine/test_settings.py::test_device",
     "optimizer": "tests/engine/test_settings.py::test_optimizers",
     "plots": "tests/engine/test_plots.py::test_drawing_changes_nothing",
+    "pinned": "tests/engine/test_distributed.py::test_a_training_of_one_process_goes_on_with_two",
     "dynamics": "tests/engine/test_dynamics.py::test_a_run_records_its_training_objects_and_goes_on",
     "sync_bn": "tests/engine/test_distributed.py::test_batch_norms_in_training_can_be_those_of_the_whole_batch",
     "engine": "tests/engine/test_ray.py::test_a_training_has_the_numbers_of_one_process_is_heard_stops_and_goes_on",

@@ -173,11 +173,11 @@ class Worse(Trainer):
     scores = (0.5, 0.5, 0.3, 0.2, 0.1)
 
     def _validate(self) -> Any:
-        metrics, losses = super()._validate()
+        metrics, *others = super()._validate()
         value = self.scores[len(rows(self.folder))]
         for kind in ("box", "seg"):
             setattr(metrics, kind, replace(getattr(metrics, kind), map=value))
-        return metrics, losses
+        return metrics, *others
 
 
 def test_patience(data: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
