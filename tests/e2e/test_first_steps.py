@@ -8,7 +8,7 @@ import first_steps
 import pytest
 from app import LIMIT, App, Server, write_shapes
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 TRAIN, VAL = 32, 8
 EPOCHS, ENOUGH = 500, 25
 

@@ -11,7 +11,7 @@ from fiftyone.operators.types import Places
 
 from fiftyone_yoloseg.plugin.operators import OPERATORS
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 
 def test_forms_and_tabs(app: App, server: Server, test_data: Path, tmp_path: Path) -> None:

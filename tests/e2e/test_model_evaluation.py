@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from app import SLOW, App, Server, playwright
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 OBJECTS = 109  # and a crowd, which is in no count
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from app import SLOW, App, Server, playwright
 
-pytestmark = [pytest.mark.timeout(500), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 
 def test_operators_on_real_images(app: App, server: Server, test_data: Path, tmp_path: Path) -> None:
