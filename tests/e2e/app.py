@@ -133,9 +133,13 @@ class App:
             self.complaints.append(message.text)
 
     def go(self, url: str) -> None:
-        """Open a dataset, and wait for its images."""
-        self.page.goto(url)
-        self.sees_images()
+        """Open a dataset, and wait for its images. The App's session, which began without a dataset, may still send a new page away from it."""
+        for _ in range(3):
+            self.page.goto(url)
+            self.sees_images()
+            self.page.wait_for_timeout(2000)
+            if self.page.locator("[data-cy=fo-grid]").count():
+                break
 
     def reload(self) -> None:
         self.page.reload()
