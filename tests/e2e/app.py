@@ -210,6 +210,14 @@ class App:
         playwright.expect(self.page.get_by_role("button", name="Execute", exact=True)).to_be_disabled(timeout=SLOW)
         self.shot(shot, 400)  # for the button to fade
 
+    def mistypes(self, label: str, wrong: str, message: str, shot: str, right: str | None = None) -> None:
+        """What is typed is refused with a message (a regular expression); what is typed then, if anything, is not."""
+        self.type(label, wrong)
+        self.refused(re.compile(message), shot)
+        if right is not None:
+            self.type(label, right)
+            self.gone(re.compile(message))
+
     def close(self, button: str = "Done") -> None:
         done = self.page.get_by_role("button", name=button, exact=True)
         done.click()

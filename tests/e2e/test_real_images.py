@@ -27,10 +27,7 @@ def test_operators_on_real_images(app: App, server: Server, test_data: Path, tmp
 def check(app: App) -> None:
     app.open_operator("check the data")
     app.sees("ground_truth (110 masks)")
-    app.type("Training size", "7")
-    app.refused(re.compile("from 32 to 8192"), "01-check-refused")
-    app.type("Training size", "320")
-    app.gone(re.compile("from 32 to 8192"))
+    app.mistypes("Training size", "7", "from 32 to 8192", "01-check-refused", "320")
     app.type("Merge classes", "person:being")
     app.execute()
     app.sees(re.compile("12 images .8 train, 4 val."))
@@ -58,10 +55,7 @@ def convert(app: App, out: Path) -> None:
     app.page.mouse.wheel(0, 2000)
     app.shot("02-convert-preview", 600)
     app.choose("Validation samples", "By sample tags: train, val, test")
-    app.type("Folder", "some/relative/folder")
-    app.refused(re.compile("give the full path"), "02-convert-refused")
-    app.type("Folder", str(out))
-    app.gone(re.compile("give the full path"))
+    app.mistypes("Folder", "some/relative/folder", "give the full path", "02-convert-refused", str(out))
     app.execute()
     app.sees("109 objects in 12 images")
     app.sees(re.compile("mask IoU after reading the rows back"))
@@ -73,19 +67,13 @@ def convert(app: App, out: Path) -> None:
 
 def train(app: App, checkpoint: Path) -> None:
     app.open_operator("train")
-    app.type("epochs", "0")
-    app.refused(re.compile("greater than or equal to 1"), "04-train-refused-epochs")
-    app.type("epochs", "3")
-    app.gone(re.compile("greater than or equal to 1"))
+    app.mistypes("epochs", "0", "greater than or equal to 1", "04-train-refused-epochs", "3")
     app.choose("Labels", "boxes (0 masks)")
     app.refused(re.compile("none with a mask"), "05-train-refused-labels")
     app.choose("Labels", "ground_truth (110 masks)")
     app.gone(re.compile("none with a mask"))
     app.choose("Model", "A file ...")
-    app.type("Model file", str(checkpoint.with_name("no-such.pt")))
-    app.refused(re.compile("no such file"), "06-train-refused-model")
-    app.type("Model file", str(checkpoint))
-    app.gone(re.compile("no such file"))
+    app.mistypes("Model file", str(checkpoint.with_name("no-such.pt")), "no such file", "06-train-refused-model", str(checkpoint))
     app.fill(imgsz="96", batch="4", device="cpu")
     app.shot("07-train-form", 600)
     app.execute()
@@ -97,10 +85,7 @@ def train(app: App, checkpoint: Path) -> None:
 def validate(app: App) -> None:
     app.open_operator("validate")
     app.sees(re.compile(r"train \(.*28 classes"))
-    app.type("batch", "0")
-    app.refused(re.compile("greater than or equal to 1"), "10-validate-refused")
-    app.type("batch", "4")
-    app.gone(re.compile("greater than or equal to 1"))
+    app.mistypes("batch", "0", "greater than or equal to 1", "10-validate-refused", "4")
     app.execute()
     app.sees(re.compile("12 images, "))
     app.shot("11-validate-done")
@@ -109,15 +94,13 @@ def validate(app: App) -> None:
 
 def predict_refuses(app: App) -> None:
     app.open_operator("predict")
-    app.type("Write to field", "ground_truth")
-    app.refused(re.compile("holds ground truth"), "12-predict-refused")
+    app.mistypes("Write to field", "ground_truth", "holds ground truth", "12-predict-refused")
     app.close("Cancel")
 
 
 def export_refuses(app: App) -> None:
     app.open_operator("export a model")
-    app.type("imgsz", "7")
-    app.refused(re.compile("from 32 to 8192"), "15-export-refused")
+    app.mistypes("imgsz", "7", "from 32 to 8192", "15-export-refused")
     app.close("Cancel")
 
 
@@ -147,14 +130,10 @@ def cancel(app: App) -> None:
 
 def import_folder(app: App, folder: Path) -> None:
     app.open_operator("import a folder")
-    app.type("Folder", "some/relative/folder")
-    app.refused(re.compile("give the full path"), "17-import-refused")
+    app.mistypes("Folder", "some/relative/folder", "give the full path", "17-import-refused")
     app.type("Folder", str(folder))
     app.sees("Images: 8 train, 4 val")
-    app.type("Name", "coco-tiny")
-    app.refused(re.compile("there is a dataset 'coco-tiny'"), "18-import-refused-name")
-    app.type("Name", "imported")
-    app.gone(re.compile("there is a dataset 'coco-tiny'"))
+    app.mistypes("Name", "coco-tiny", "there is a dataset 'coco-tiny'", "18-import-refused-name", "imported")
     app.execute()
     app.sees("109 objects as masks in 12 images (8 train, 4 val)")
     app.page.wait_for_url(re.compile("/datasets/imported"))
