@@ -8,6 +8,7 @@ import math
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,8 @@ def wandb_records(folder: Path) -> Iterator[Any]:
             at += left
             continue
         _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        if at + 7 + length > len(data):
+            return  # it is being written
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # all of a record, or its last part
@@ -206,11 +209,21 @@ def wandb_records(folder: Path) -> Iterator[Any]:
             whole = b""
 
 
+def finished_records(folder: Path) -> list[Any]:
+    """W&B's own process may still write when the run's `finish` has returned; the last record that matters is of the kind "exit"."""
+    deadline = time.monotonic() + 30
+    while True:
+        records = list(wandb_records(folder))
+        if "exit" in [r.WhichOneof("record_type") for r in records] or time.monotonic() > deadline:
+            return records
+        time.sleep(0.1)
+
+
 def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = tmp_path / "segment" / "run"
     tell_all("wandb", folder)
-    records = list(wandb_records(folder))
+    records = finished_records(folder)
     kinds = {r.WhichOneof("record_type") for r in records}
     (run,) = [r.run for r in records if r.WhichOneof("record_type") == "run"][:1]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
