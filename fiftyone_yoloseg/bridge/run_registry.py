@@ -28,7 +28,7 @@ from ..config import TrainSettings, parse
 from ..engine.runlog import read_results
 from ..errors import UserError
 from . import runs as memory
-from .background import living
+from .background import jobs_of, living
 
 KEY = "metrics/mAP50-95(M)"
 _TRAIN = "yoloseg_train_"
@@ -70,6 +70,14 @@ class Run:
         if state == "running" and process and process["host"] == socket.gethostname() and living(process) is None:
             return "interrupted"
         return state
+
+    @property
+    def reason(self) -> str:
+        """Why it broke or was interrupted, for a person to read; empty for all others."""
+        if self.state == "interrupted":
+            job = next((job for job in jobs_of(self.dataset) if job.name == self.facts.get("job")), None)
+            return (job and job.status().error) or "its process is gone"
+        return str(self.facts.get("error", "")) if self.state == "failed" else ""
 
     @property
     def resumable(self) -> bool:

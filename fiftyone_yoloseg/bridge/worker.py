@@ -7,6 +7,7 @@ Everything printed goes to log.txt. The job's record in the database (`job_regis
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from typing import Any
 STOP, CANCEL = "stop", "cancel"
 _EVERY = 0.25  # seconds between two writes of progress
 _LOOK = 0.2  # seconds between two looks for files that ask to stop
+_NICE = 5  # a third of what a process gets that works beside it; enough for the App to be quick, and for a training to go on
 
 
 def main(arguments: list[str]) -> int:
@@ -101,12 +103,22 @@ def memory_used() -> dict[str, int]:
 
 
 def _detach(spec: Path) -> int:
-    """Start the worker and leave it behind: it must outlive the App's server, which takes its own children with it."""
+    """Start the worker and leave it behind: it must outlive the App's server, which takes its own children with it.
+
+    The worker takes what others leave of the processor, so that the App beside a training on the CPU answers as without one.
+    """
+    import psutil
+
+    psutil.Process().nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", _NICE))  # Windows has classes; the worker inherits it
     with (spec.parent / "log.txt").open("ab") as log:
-        subprocess.Popen(
+        worker = subprocess.Popen(
             [sys.executable, "-m", "fiftyone_yoloseg.bridge.worker", str(spec)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+    with contextlib.suppress(
+        OSError
+    ):  # a Linux that shares out between sessions first (sched_autogroup) weighs this one by a number of its own
+        Path(f"/proc/{worker.pid}/autogroup").write_text(str(_NICE))
     return 0
 
 

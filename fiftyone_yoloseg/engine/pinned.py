@@ -14,7 +14,7 @@ FOLDER = "pinned"
 MOST = 60
 """Pictures that a run keeps."""
 LARGEST = 400_000
-"""Bytes of a picture: the panel sends it to the browser."""
+"""Bytes of a picture, of which a browser loads one after the other as a training goes on."""
 
 
 def pinned_images(records: Sequence[ImageRecord], pinned: int | Sequence[str], *, strict: bool = True) -> list[int]:

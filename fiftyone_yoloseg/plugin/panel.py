@@ -20,7 +20,7 @@ from ..bridge.run_registry import Run
 from ..errors import UserError
 from . import panel_tabs
 from .base import PANEL
-from .panel_pinned import NEWEST, pinned_pictures
+from .panel_pinned import EPOCH, NEWEST, pinned_pictures
 
 log = logging.getLogger("fiftyone_yoloseg")
 _URI = "@yoloseg/fiftyone/"
@@ -74,22 +74,13 @@ class YolosegPanel(foo.Panel):
             selected = self._selected(ctx, overview)
             panel_tabs.runs_tab(body, inner, overview, selected, self._calls)
             if selected is not None:
-                self._pinned(ctx, body, inner, selected)
+                pinned_pictures(body, inner, selected, ctx.panel.state.pinned or NEWEST, self._calls)
         elif tab == "compare":
             panel_tabs.compare_tab(body, inner, overview, state, self._calls)
         elif tab == "evaluation":
             panel_tabs.evaluation_tab(body, inner, ctx.dataset, state, self._calls)
         else:
             panel_tabs.export_tab(body, inner, run_registry.exports(ctx.dataset), self._calls)
-
-    def _pinned(self, ctx: Any, page: types.Object, data: dict[str, Any], run: Run) -> None:
-        """A picture is sent once, not at each look at what has changed; but after each other event, because a page may have been loaded anew."""
-        waiting = ctx.params.get("__method__") == "tick"
-        before = ctx.panel.state.picture
-        state = ctx.panel.state.pinned or {}
-        now = pinned_pictures(page, data, run, state, self._calls, before if waiting else None)
-        if now != before:
-            ctx.panel.set_state("picture", now)
 
     @property
     def _calls(self) -> dict[str, Any]:
@@ -116,7 +107,7 @@ class YolosegPanel(foo.Panel):
 
     def on_change_dataset(self, ctx: Any) -> None:
         ctx.panel.set_state("selected", None)
-        ctx.panel.set_state("pinned.epoch", NEWEST)
+        self._pin(ctx, NEWEST)
 
     def tick(self, ctx: Any) -> None:
         """Time has passed."""
@@ -128,11 +119,16 @@ class YolosegPanel(foo.Panel):
         keys, row = ctx.panel.state.keys or [], ctx.params["row"]
         if 0 <= row < len(keys):
             ctx.panel.set_state("selected", keys[row])
-            ctx.panel.set_state("pinned.epoch", NEWEST)
+            self._pin(ctx, NEWEST)
 
     def pinned_epoch(self, ctx: Any) -> None:
-        state = ctx.panel.state.pinned or {}
-        ctx.panel.set_state("pinned", {"epoch": ctx.params["value"], "turn": int(state.get("turn", 0)) + 1})
+        self._pin(ctx, ctx.params["value"])
+
+    def _pin(self, ctx: Any, epoch: str) -> None:
+        """Nothing is set anew: the browser calls also where a dropdown appears, and each change of a panel's state makes it load its page again."""
+        if epoch != (ctx.panel.state.pinned or NEWEST):
+            ctx.panel.set_state("pinned", epoch)
+            ctx.panel.set_state(EPOCH, epoch)  # a button has chosen: the dropdown shows it
 
     def compare_first(self, ctx: Any) -> None:
         ctx.panel.set_state("compare.first", ctx.params["value"])

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlencode
 
 from fiftyone.operators import types
 
 from ..bridge.run_registry import Run
-from ..engine.pinned import LARGEST, pictures_of
+from ..engine.pinned import pictures_of
 from .panel_tabs import ROW, Calls, Data, dropdown, started
 
 NEWEST = "newest"
+EPOCH = "runs_tab.pinned.epoch"  # where the browser keeps what the dropdown shows
 
 
-def pinned_pictures(page: types.Object, data: Data, run: Run, state: Mapping[str, Any], calls: Calls, shown: str | None) -> str | None:
-    """Add the picture of the epoch that was chosen, the newest if none was, and what chooses another one.
-
-    state: {"epoch": as `turned` gives it, "turn": how often it was changed}. shown: what the browser has already, and need not be sent again. Returns what it has
-    then; None without a picture. One picture of at most LARGEST bytes is read and sent.
-    """
+def pinned_pictures(page: types.Object, data: Data, run: Run, chosen: str, calls: Calls) -> None:
+    """Add the picture of the epoch that was chosen (its number, or NEWEST), and what chooses another one."""
     found = pictures_of(run.dir)
     if not found:
-        return None
-    epochs, chosen = list(found), str(state.get("epoch", NEWEST))
+        return
+    epochs = list(found)
     epoch = epoch_of(epochs, chosen)
     best = run.facts.get("best_epoch")
     page.md("**Pinned pictures**: the same validation images as the training goes on", name="pinned_title")
     row = page.h_stack("pinned", gap=1, componentsProps=ROW)
     choices = {NEWEST: f"Newest: epoch {epochs[-1]}"} | {str(e): f"Epoch {e}" + (", the best" if e == best else "") for e in epochs}
-    # of a new name at each change: the browser keeps what was typed under a name, and a button has chosen since
-    dropdown(row, f"epoch_{state.get('turn', 0)}", "Epoch", choices, NEWEST if chosen == NEWEST else str(epoch), calls["pinned_epoch"])
+    dropdown(row, "epoch", "Epoch", choices, NEWEST if chosen == NEWEST else str(epoch), calls["pinned_epoch"])
     for step, title, icon in ((-1, "Earlier", "chevron_left"), (1, "Later", "chevron_right")):
         if (other := turned(epochs, epoch, step)) != epoch:
             row.btn(f"pinned_{step}", title, icon=icon, variant="outlined", on_click=calls["pinned_epoch"], params={"value": str(other)})
-    return _picture(page, data, found[epoch], f"picture_{started(run)}_{epoch}", shown)
+    page.img("picture", componentsProps={"image": {"style": {"maxWidth": "100%"}}}, alt_text=f"Labels beside predictions: epoch {epoch}")
+    data["picture"] = served(found[epoch], started(run))
+
+
+def served(path: Path, version: str) -> str:
+    """Where the App's server has a file, as seen from the page of a dataset. version: of another one the browser loads the file anew.
+
+    An address, not the picture itself: the App copies all data of a panel into its state, and sends that with each event.
+    """
+    return "../media?" + urlencode({"filepath": str(path), "version": version})
 
 
 def epoch_of(epochs: Sequence[int], chosen: str) -> int:
@@ -49,17 +53,3 @@ def epoch_of(epochs: Sequence[int], chosen: str) -> int:
 def turned(epochs: Sequence[int], epoch: int, step: int) -> int:
     """The next one with a picture in that direction, or itself at the end."""
     return epochs[min(max(epochs.index(epoch) + step, 0), len(epochs) - 1)]
-
-
-def _picture(page: types.Object, data: Data, path: Path, name: str, shown: str | None) -> str | None:
-    try:
-        content = path.read_bytes() if path.stat().st_size <= LARGEST else b""
-    except OSError:  # it has been thinned out since
-        return None
-    if not content:
-        page.view("pinned_large", types.Notice(label="This picture is too large to be shown here", description=str(path)))
-        return None
-    page.img(name, componentsProps={"image": {"style": {"maxWidth": "100%"}}}, alt_text=f"Labels beside predictions: {path.stem}")
-    if name != shown:
-        data[name] = "data:image/jpeg;base64," + base64.b64encode(content).decode()
-    return name

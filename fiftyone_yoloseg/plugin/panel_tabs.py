@@ -108,11 +108,9 @@ def run_details(page: types.Object, data: Data, run: Run, calls: Calls) -> None:
     history = run.history()
     page.md(f"**{run.name}**", name="details_title")
     if run.state == "failed":
-        page.view("run_error", types.AlertView(severity="error", label="This training broke", description=str(run.facts.get("error", ""))))
+        page.view("run_error", types.AlertView(severity="error", label="This training broke", description=run.reason))
     elif run.state == "interrupted":
-        page.view(
-            "run_error", types.AlertView(severity="warning", label="This training was interrupted", description="Its process is gone.")
-        )
+        page.view("run_error", types.AlertView(severity="warning", label="This training was interrupted", description=run.reason))
     row = page.h_stack("run_buttons", gap=1, componentsProps=ROW)
     params = {"run": run.name}
     for split, what in (("train", "trained"), ("val", "was validated")):

@@ -77,13 +77,16 @@ def test_a_training_is_stopped_between_steps_and_a_killed_one_is_noticed(coco: A
         pass
     pid = int(background._read(other.folder / "worker.json")["pid"])  # type: ignore[index]
     assert os.getsid(pid) == pid  # a session of its own: the end of the App's server does not end it
+    assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, os.getpid())  # the App's server comes first
+    if (weight := Path(f"/proc/{pid}/autogroup")).exists():
+        assert int(weight.read_text().split()[-1]) > 0
     os.kill(pid, signal.SIGKILL)
     assert background.jobs_of(coco, "train")[0] == other
     with pytest.raises(UserError, match=r"(?s)has ended without a result; its log.*its last lines:\n.*epoch"):
         finish(background.follow(other))
     assert background.active_jobs(coco) == {}  # which tells the database too
     assert job_register.records(coco)[0]["state"] == "failed" and "its last lines" in job_register.records(coco)[0]["error"]
-    assert fy.runs(coco)[0].state == "interrupted"
+    assert fy.runs(coco)[0].state == "interrupted" and "its last lines" in fy.runs(coco)[0].reason
 
 
 @pytest.mark.slow
@@ -105,8 +108,9 @@ def test_a_cancelled_training_ends_within_five_seconds_even_if_it_hangs(coco: An
         assert job.status().state == "cancelled"
         assert job._process() is None or job is polite  # the polite one may still be closing its connections
     assert "can be resumed" in (polite.status().error or "") and "its process was ended" in (hanging.status().error or "")
-    (first,) = (run for run in fy.runs(coco) if run.name == "a")
-    assert first.state == "stopped" and first.resumable
+    first, second = sorted(fy.runs(coco), key=lambda run: run.name)
+    assert first.state == "stopped" and first.reason == "" and first.resumable
+    assert second.state == "interrupted" and "its process was ended" in second.reason
     deadline = time.monotonic() + 5
     while {r["state"] for r in job_register.records(coco)} != {"canceled"} and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -227,6 +227,19 @@ class App:
         """Dark or Light."""
         self.page.locator(f"[title='{name} mode']").click()
 
+    def events(self, seconds: float) -> list[int]:
+        """How much the page sends with each event of a panel meanwhile, in characters."""
+        sizes: list[int] = []
+
+        def note(request: Any) -> None:
+            if request.url.endswith("/operators/execute"):
+                sizes.append(len(request.post_data))
+
+        self.page.on("request", note)
+        self.page.wait_for_timeout(1000 * seconds)
+        self.page.remove_listener("request", note)
+        return sizes
+
     def shot(self, name: str, wait: int = 0, of: str | None = None) -> None:
         """wait: milliseconds for what moves. of: the CSS selector of a part of the page."""
         self.page.wait_for_timeout(wait)
