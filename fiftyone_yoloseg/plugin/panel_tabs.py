@@ -49,7 +49,7 @@ def active_jobs(page: types.Object, data: Data, active: Sequence[ActiveJob], cal
         facts = [one.status.label, *([f"{duration(one.eta)} left"] if one.eta is not None else []), *memory(one.status.memory)]
         card.md(f"{title} - {' - '.join(facts)}", name=f"job_{i}_title")
         card.float(f"progress_{i}", view=types.ProgressView())
-        data[f"job_{i}"] = {f"progress_{i}": one.status.share}
+        data[f"job_{i}"] = {f"progress_{i}": round(one.status.share, 2)}  # each change of data makes the App load its page again
         row = card.h_stack(f"job_{i}_buttons", gap=1, componentsProps=ROW)
         params = {"job": one.job.name}
         if one.status.state != "stopping":
