@@ -4,7 +4,30 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getattr__`; a test holds both lists equal
+    from .api import YOLO as YOLO
+    from .bridge import review as review
+    from .bridge.check import check as check
+    from .bridge.coco_evaluation import register_evaluation as register_evaluation
+    from .bridge.compare import compare as compare
+    from .bridge.convert import convert as convert
+    from .bridge.datasets import synthetic_dataset as synthetic_dataset
+    from .bridge.dynamics import training_dynamics as training_dynamics
+    from .bridge.embeddings import compute_object_embeddings as compute_object_embeddings
+    from .bridge.error_types import error_types as error_types
+    from .bridge.evaluate import evaluate as evaluate
+    from .bridge.fiftyone_model import as_fiftyone as as_fiftyone
+    from .bridge.import_labels import import_labels as import_labels
+    from .bridge.label_errors import find_label_errors as find_label_errors
+    from .bridge.out_of_fold import predict_out_of_fold as predict_out_of_fold
+    from .bridge.predict import predict as predict
+    from .bridge.run_registry import compare_runs as compare_runs
+    from .bridge.run_registry import runs as runs
+    from .bridge.select import select_to_label as select_to_label
+    from .bridge.train import train as train
+    from .bridge.validate import validate as validate
 
 __version__ = "0.1.0"
 

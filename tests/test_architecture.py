@@ -195,3 +195,13 @@ def test_the_engine_works_without_fiftyone() -> None:
         "else:\n"
         "    raise SystemExit('the block does not work')\n"
     )
+
+
+def test_type_checkers_see_what_programs_can_import() -> None:
+    import fiftyone_yoloseg
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    modules = {name: "bridge" for name in fiftyone_yoloseg._MODULES}
+    assert seen == fiftyone_yoloseg._PUBLIC | modules and (PACKAGE / "py.typed").exists()
