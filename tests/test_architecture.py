@@ -203,5 +203,5 @@ def test_type_checkers_see_what_programs_can_import() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    modules = {name: "bridge" for name in fiftyone_yoloseg._MODULES}
+    modules = dict.fromkeys(fiftyone_yoloseg._MODULES, "bridge")
     assert seen == fiftyone_yoloseg._PUBLIC | modules and (PACKAGE / "py.typed").exists()
