@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing.util
 import os
 import sys
 import tempfile
@@ -125,6 +126,8 @@ def _live(
     sys.stdout.flush()
     sys.stderr.flush()
     told.close()
+    # what multiprocessing does at the end of a process: semaphores are given back (coremltools' progress bars have one), else Python complains of them
+    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
     os._exit(0)  # toolchains crash or hang when they are taken down in order
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,12 +22,18 @@ from fiftyone_yoloseg.errors import ExportError, MissingDependencyError, Setting
 from fiftyone_yoloseg.export import export
 from fiftyone_yoloseg.export.process import run_alone
 
+KEPT: list[Any] = []
+
 
 def double(tell: Any, number: int) -> dict[str, Any]:
     tell(0.5, "half done")
     logging.getLogger("fiftyone_yoloseg.export").warning("a word")
     print("noise")
     return {"answer": 2 * number, "pid": os.getpid(), "temporary": tempfile.gettempdir()}
+
+
+def use_a_semaphore(tell: Any) -> None:
+    KEPT.append(multiprocessing.RLock())
 
 
 def refuse(tell: Any) -> None:
@@ -56,8 +64,6 @@ def leave(tell: Any) -> None:
 
 
 def wait_with_child(tell: Any) -> None:
-    import subprocess
-
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     tell(0.1, f"{os.getpid()} {child.pid}")
     time.sleep(600)
@@ -86,6 +92,14 @@ def test_failures_are_one_line(tmp_path: Path, work: Any, kind: type[Exception],
     with pytest.raises(kind, match=message) as caught:
         run_alone("work", tmp_path, work)
     assert "\n" not in str(caught.value) and type(caught.value) is kind
+
+
+def test_semaphores_of_a_toolchain_are_given_back(tmp_path: Path) -> None:
+    """As those of progress bars: Python tells the user of what is left at its end."""
+    program = f"from pathlib import Path; import test_process as t; t.run_alone('work', Path({str(tmp_path)!r}), t.use_a_semaphore)"
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))}
+    ended = subprocess.run([sys.executable, "-c", program], env=where, capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
 
 
 @pytest.mark.parametrize("how", ["stop", "Ctrl-C"])
