@@ -46,7 +46,7 @@ class LightPool:
     def __init__(self, most: int) -> None:
         self._before = set(multiprocessing.active_children())
         self._pool = ProcessPoolExecutor(min(cpus(), most), multiprocessing.get_context("spawn"), one_thread)
-        self.first: Future[int] = self.submit(os.getpid)
+        self.first: Future[int] = self._begin(os.getpid)
 
     @classmethod
     def start(cls, most: int, what: str, otherwise: str) -> LightPool | None:
@@ -64,12 +64,19 @@ class LightPool:
     def submit(self, function: Callable[..., T], *arguments: object) -> Future[T]:
         """Have a process do it. If one was killed, the result is BrokenProcessPool."""
         try:
-            with without_main():
-                return self._pool.submit(function, *arguments)
-        except BrokenProcessPool as error:
+            return self._begin(function, *arguments)
+        except (
+            BrokenProcessPool,
+            OSError,
+            ValueError,
+        ) as error:  # the last two: its pipes were closed while it started another process (seen)
             broken: Future[T] = Future()
-            broken.set_exception(error)
+            broken.set_exception(BrokenProcessPool(str(error)))
             return broken
+
+    def _begin(self, function: Callable[..., T], *arguments: object) -> Future[T]:
+        with without_main():
+            return self._pool.submit(function, *arguments)
 
     def close(self, *, failed: bool) -> None:
         """Drop what is not begun and wait for the processes to end; after a failure end them, for a broken pool can wait for ever (seen)."""

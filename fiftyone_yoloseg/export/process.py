@@ -116,18 +116,20 @@ def _live(
     ours.setLevel(level)
     ours.propagate = False
     ours.addHandler(_Handler(tell))
+    end: tuple[Any, ...]
     try:
-        tell(DONE, work(lambda share, label: tell(PROGRESS, share, label), *arguments))
+        end = (DONE, work(lambda share, label: tell(PROGRESS, share, label), *arguments))
     except UserError as error:
-        tell(FAILED, type(error).__name__, str(error))
+        end = (FAILED, type(error).__name__, str(error))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
         tell(LOG, logging.DEBUG, "".join(traceback.format_exception(error)))
-        tell(FAILED, None, reason_of(error))
+        end = (FAILED, None, reason_of(error))
     sys.stdout.flush()
     sys.stderr.flush()
-    told.close()
     # what multiprocessing does at the end of a process: semaphores are given back (coremltools' progress bars have one), else Python complains of them
     multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
+    tell(*end)  # at last, as the parent then ends this process
+    told.close()
     os._exit(0)  # toolchains crash or hang when they are taken down in order
 
 

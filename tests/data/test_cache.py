@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from PIL import Image
 
 from fiftyone_yoloseg.data import cache, places, reading, scan
 from fiftyone_yoloseg.data.cache import ScanCache, cache_files
+from fiftyone_yoloseg.data.processes import LightPool
 from fiftyone_yoloseg.data.scan import ScanReport, label_path, scan_dataset
 from fiftyone_yoloseg.errors import DataError, Stopped
 from fiftyone_yoloseg.types import SegmentationData
@@ -367,6 +371,18 @@ def test_processes_need_no_main_guard_and_say_the_same(dataset: Path, tmp_path: 
     started, result, processes = done.stdout.splitlines()
     assert started == "started" and json.loads(result)[:2] == [IMAGES + 60, 12 + 60]
     assert int(processes.split()[1]) > 30
+
+
+@pytest.mark.parametrize("error", [ValueError("bad value(s) in fds_to_keep"), BrokenPipeError()])
+def test_a_pool_that_breaks_while_it_starts_another_process_is_a_broken_pool(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """What Python 3.11 raised when a process was killed at that moment."""
+    pool = LightPool(1)
+    monkeypatch.setattr(pool._pool, "submit", Mock(side_effect=error))
+    try:
+        with pytest.raises(BrokenProcessPool, match=re.escape(str(error))):
+            pool.submit(os.getpid).result()
+    finally:
+        pool.close(failed=True)
 
 
 def test_a_killed_reading_process_is_one_clear_error(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

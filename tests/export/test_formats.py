@@ -18,6 +18,7 @@ from fiftyone_yoloseg.engine.predictor import Predictor
 from fiftyone_yoloseg.engine.torch_backend import TorchBackend
 from fiftyone_yoloseg.errors import CheckpointError, MissingDependencyError, SettingsError
 from fiftyone_yoloseg.export import ExportReport, Samples, export_here
+from fiftyone_yoloseg.geometry import letterbox
 from fiftyone_yoloseg.runtime import load_backend
 from fiftyone_yoloseg.types import RawOutput
 
@@ -34,9 +35,8 @@ def one_thread() -> Iterator[None]:
 
 
 def run_export(checkpoint: Checkpoint, folder: Path, kind: str, pictures: Any = None, **settings: Any) -> ExportReport:
-    return export_here(
-        checkpoint, parse(ExportSettings, {"format": kind, "output": folder / f"a{ENDINGS[kind]}", **settings}), Samples(pictures or ())
-    )
+    output = folder / f"a{ENDINGS.get(kind, f'.{kind}')}"
+    return export_here(checkpoint, parse(ExportSettings, {"format": kind, "output": output, **settings}), Samples(pictures or ()))
 
 
 def largest_error(path: Path, checkpoint: Checkpoint, *shape: int) -> float:
@@ -85,6 +85,22 @@ def test_predicts_what_torch_predicts(test_data: Path, tmp_path: Path, kind: str
         assert (ours.classes == theirs.classes).all()
         np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=0.1)
         np.testing.assert_allclose(ours.confidences, theirs.confidences, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [*ENDINGS, "onnx"])
+def test_the_same_outputs_on_twenty_photographs(test_data: Path, tmp_path: Path, kind: str) -> None:
+    checkpoint = load_checkpoint(test_data / "peer" / "yolov8n-seg-shapes.pt")
+    backend = load_backend(run_export(checkpoint, tmp_path, kind, imgsz=640).path, "cpu")
+    photographs = sorted((test_data / "coco_tiny" / "val2017").glob("*.jpg"))[:20]
+    assert len(photographs) == 20
+    for path in photographs:
+        picture = cv2.imread(str(path))[..., ::-1]
+        pixels = letterbox.apply(picture, letterbox.fit(picture.shape[:2], (640, 640)))
+        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            (wanted, wanted_protos), (found, protos) = checkpoint.net(x), backend(x)
+        assert (found[:, :4] - wanted[:, :4]).abs().max() < 0.1  # pixels
+        assert (found[:, 4:] - wanted[:, 4:]).abs().max() < 1e-3 and (protos - wanted_protos).abs().max() < 1e-3
 
 
 def test_openvino_in_half_precision_is_half_as_large(lively_checkpoint: Checkpoint, tmp_path: Path) -> None:
