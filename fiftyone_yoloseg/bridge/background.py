@@ -200,6 +200,12 @@ def jobs_of(dataset: Any | None, *kinds: str, limit: int = 20) -> list[Backgroun
     return _with_folders(job_register.records(dataset, kinds), limit)
 
 
+def job_called(dataset: Any, name: str) -> BackgroundJob | None:
+    """The job of a dataset by its name, if it is registered and still has its folder."""
+    record = job_register.coordinator(dataset._doc.id).get(name)
+    return next(iter(_with_folders([record], 1)), None) if record else None
+
+
 def active_jobs(dataset: Any | None, *kinds: str) -> dict[BackgroundJob, Status]:
     """The jobs of a dataset that run now. Those whose process has died are closed in the database."""
     return _active(dataset, job_register.records(dataset, kinds))

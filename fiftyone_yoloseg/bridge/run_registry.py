@@ -28,7 +28,7 @@ from ..config import TrainSettings, parse
 from ..engine.runlog import read_results
 from ..errors import UserError
 from . import runs as memory
-from .background import jobs_of, living
+from .background import job_called, living
 
 KEY = "metrics/mAP50-95(M)"
 _TRAIN = "yoloseg_train_"
@@ -75,7 +75,7 @@ class Run:
     def reason(self) -> str:
         """Why it broke or was interrupted, for a person to read; empty for all others."""
         if self.state == "interrupted":
-            job = next((job for job in jobs_of(self.dataset) if job.name == self.facts.get("job")), None)
+            job = job_called(self.dataset, self.facts["job"]) if self.facts.get("job") else None
             return (job and job.status().error) or "its process is gone"
         return str(self.facts.get("error", "")) if self.state == "failed" else ""
 

@@ -22,7 +22,7 @@ from typing import Any
 STOP, CANCEL = "stop", "cancel"
 _EVERY = 0.25  # seconds between two writes of progress
 _LOOK = 0.2  # seconds between two looks for files that ask to stop
-_NICE = 5  # a third of what a process gets that works beside it; enough for the App to be quick, and for a training to go on
+_NICE = 5  # on Linux a third of what a process gets that works beside it on the same core
 
 
 def main(arguments: list[str]) -> int:
@@ -105,7 +105,7 @@ def memory_used() -> dict[str, int]:
 def _detach(spec: Path) -> int:
     """Start the worker and leave it behind: it must outlive the App's server, which takes its own children with it.
 
-    The worker takes what others leave of the processor, so that the App beside a training on the CPU answers as without one.
+    The worker gives way to others on the processor: the App comes before a training on the CPU.
     """
     import psutil
 
@@ -115,9 +115,8 @@ def _detach(spec: Path) -> int:
             [sys.executable, "-m", "fiftyone_yoloseg.bridge.worker", str(spec)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    with contextlib.suppress(
-        OSError
-    ):  # a Linux that shares out between sessions first (sched_autogroup) weighs this one by a number of its own
+    # a Linux that shares out between sessions first (sched_autogroup) weighs this one by a number of its own
+    with contextlib.suppress(OSError):
         Path(f"/proc/{worker.pid}/autogroup").write_text(str(_NICE))
     return 0
 

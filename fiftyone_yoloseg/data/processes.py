@@ -62,14 +62,11 @@ class LightPool:
         return self.first.done()
 
     def submit(self, function: Callable[..., T], *arguments: object) -> Future[T]:
-        """Have a process do it. If one was killed, the result is BrokenProcessPool."""
+        """Have a process do it. If one was killed, or no further one can be started, the result is BrokenProcessPool."""
         try:
             return self._begin(function, *arguments)
-        except (
-            BrokenProcessPool,
-            OSError,
-            ValueError,
-        ) as error:  # the last two: its pipes were closed while it started another process (seen)
+        # a pool that breaks while it starts another process closes the pipes under it: any of these (seen)
+        except (BrokenProcessPool, OSError, ValueError) as error:
             broken: Future[T] = Future()
             broken.set_exception(BrokenProcessPool(str(error)))
             return broken
