@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from fiftyone_yoloseg.types import SegmentationData
 
 REPO = Path(__file__).resolve().parents[1]
+
+# Some build machines forbid bytecode: each of the hundreds of processes that tests start would then compile torch and fiftyone anew, 9 s each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 if worker_count := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     # Each worker, and each process that its tests start, takes its share of the cores: more threads than cores make a small network ten times as slow.

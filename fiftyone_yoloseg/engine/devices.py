@@ -96,7 +96,7 @@ def loader_workers(asked: int | None, device: torch.device, processes: int = 1) 
 
 
 def import_compiler() -> None:
-    """torch's compiler, which its optimizers import in any case, beside TensorFlow if that is here already.
+    """torch's compiler, beside TensorFlow if that is here already.
 
     The compiler imports triton, and triton ends the process without a word where TensorFlow came first: both register the options of LLVM. Without
     triton all but compile=true on a GPU works, and that says so.
@@ -112,18 +112,24 @@ def import_compiler() -> None:
 
 
 @contextlib.contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Let torch use only deterministic algorithms, where it has them; leaves torch as it was."""
-    before, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
+def deterministic(wanted: bool, compiler: bool = False) -> Iterator[None]:
+    """Let torch use only deterministic algorithms, where it has them; leaves torch as it was.
+
+    compiler: also in what torch's compiler makes. It is imported for that, which takes longer than all else at the start of a training.
+    """
+    before, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    if compiler:
+        torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.set_deterministic_debug_mode("warn" if wanted else "default")
     torch.backends.cudnn.benchmark = not wanted
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        if compiler:
+            torch.use_deterministic_algorithms(before > 0)
+        torch.set_deterministic_debug_mode(before)
         torch.backends.cudnn.benchmark = benchmark
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,11 +69,21 @@ def build_optimizer(net: nn.Module, recipe: Recipe, weight_decay: float) -> torc
         {"params": norms, "weight_decay": 0.0},
     ]
     if recipe.optimizer == "SGD":
-        return torch.optim.SGD(groups, lr=recipe.lr0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        return _undecorated(torch.optim.SGD)(groups, lr=recipe.lr0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
     if recipe.optimizer == "RMSProp":
-        return torch.optim.RMSprop(groups, lr=recipe.lr0, momentum=recipe.momentum)
+        return _undecorated(torch.optim.RMSprop)(groups, lr=recipe.lr0, momentum=recipe.momentum)
     kind = torch.optim.Adam if recipe.optimizer == "Adam" else torch.optim.AdamW
-    return kind(groups, lr=recipe.lr0, betas=(recipe.momentum, 0.999))
+    return _undecorated(kind)(groups, lr=recipe.lr0, betas=(recipe.momentum, 0.999))
+
+
+@functools.cache
+def _undecorated(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """The optimizer without the decorators that keep torch's compiler off its methods: they import it, which takes longer than all else at the start.
+
+    We compile the network only, never an optimizer.
+    """
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "state_dict", "load_state_dict", "zero_grad")}
+    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 class Schedule:

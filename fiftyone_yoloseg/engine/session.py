@@ -48,8 +48,9 @@ def train_here(job: Job, world: World, told: Listeners, progress: ProgressFn, sh
     """Train in this process, alone or as one of several."""
     from .trainer import Trainer
 
-    import_compiler()
-    with deterministic(job.settings.deterministic), kept_memory(world.device):
+    if job.settings.compile or world.size > 1:  # DistributedDataParallel imports it in any case
+        import_compiler()
+    with deterministic(job.settings.deterministic, job.settings.compile), kept_memory(world.device):
         trainer = Trainer(job.checkpoint, job.names, job.training, job.validation, job.settings, job.folder, job.origin, told, world)
         told.on_run_start(RunInfo(job.folder, trainer.settings, job.names, job.training, job.validation, trainer.first_epoch + 1))
         return trainer.run(progress, should_stop), trainer.found

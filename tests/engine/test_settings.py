@@ -130,7 +130,7 @@ def test_optimizers(trained_weights: Any, plain_weights: dict[str, torch.Tensor]
     assert not any(same(a, b) for i, a in enumerate(results) for b in results[:i])
     recipe = trainer_module.resolve(TrainSettings(optimizer="RMSProp", momentum=0.7, lr0=0.003), 100, 3)
     got = build_optimizer(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1)), recipe, 0.5)
-    assert type(got) is torch.optim.RMSprop and (got.defaults["lr"], got.defaults["momentum"]) == (0.003, 0.7)
+    assert isinstance(got, torch.optim.RMSprop) and (got.defaults["lr"], got.defaults["momentum"]) == (0.003, 0.7)
     assert [g["weight_decay"] for g in got.param_groups] == [0, 0.5, 0]
     schedule = trainer_module.Schedule(TrainSettings(optimizer="RMSProp", warmup_momentum=0.2), recipe, 50)
     schedule.apply(got, 0)
