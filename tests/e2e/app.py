@@ -43,7 +43,7 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, port: int) -> None:
         self.process, self.log, self.address = process, log, f"http://127.0.0.1:{port}"
-        self.made: set[str] = set()
+        self.answers = 0
 
     def said(self, text: str, seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
@@ -52,23 +52,21 @@ class Server:
             time.sleep(0.2)
 
     def make(self, kind: str, name: str, source: Path) -> str:
-        """Make a dataset (see app_server.py), unless it was made before, and return its address."""
-        if name not in self.made:
-            self.ask(kind, name, str(source))
-            self.made.add(name)
+        """Make and open a dataset (see app_server.py); its address."""
+        self.ask(kind, name, str(source))
         return f"{self.address}/datasets/{name}"
 
     def empty(self) -> str:
         """Delete all datasets; the address of the App without one."""
-        self.ask("nothing", f"nothing-{time.monotonic_ns()}", "")
-        self.made.clear()
+        self.ask("nothing", "nothing", "")
         return self.address
 
     def ask(self, *words: str) -> None:
         assert self.process.stdin
         self.process.stdin.write(("\t".join(words) + "\n").encode())
         self.process.stdin.flush()
-        self.said(f"made {words[1]}\n")
+        self.answers += 1
+        self.said(f"made {words[1]} ({self.answers})")
 
 
 @contextlib.contextmanager
@@ -133,13 +131,9 @@ class App:
             self.complaints.append(message.text)
 
     def go(self, url: str) -> None:
-        """Open a dataset, and wait for its images. The App's session, which began without a dataset, may still send a new page away from it."""
-        for _ in range(3):
-            self.page.goto(url)
-            self.sees_images()
-            self.page.wait_for_timeout(2000)
-            if self.page.locator("[data-cy=fo-grid]").count():
-                break
+        """Open a dataset, and wait for its images."""
+        self.page.goto(url)
+        self.sees_images()
 
     def reload(self) -> None:
         self.page.reload()

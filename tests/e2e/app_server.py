@@ -1,12 +1,13 @@
 """The App for the browser tests and for the pictures of the docs: python app_server.py <database folder> <port>.
 
-It begins without a dataset. Each line on its standard input (maker, name and folder, with tabs between) makes one, and is answered `made NAME`. It ends
-with its input.
+It begins without a dataset. Each line on its standard input (maker, name and folder, with tabs between) makes one, unless it is there, opens it, and is answered
+`made NAME (number of the line)`. It ends with its input.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ def evaluated(name: str, data: str) -> None:
         add_run(dataset, Path.cwd() / "made_runs" / name, run, epochs)
 
 
+def pending(name: str, data: str) -> None:
+    """All labels wait for a review, as if a model had proposed them; there is no ground truth yet."""
+    dataset = coco_tiny(name, data)
+    dataset.clone_sample_field("ground_truth", "review")
+    dataset.clear_sample_field("ground_truth")
+    dataset.set_values("review.detections.confidence", [[0.9] * len(own) for own in dataset.values("review.detections")])
+
+
 def nothing(name: str, data: str) -> None:
     """Delete all datasets."""
     import fiftyone as fo
@@ -71,7 +80,19 @@ def nothing(name: str, data: str) -> None:
         fo.delete_dataset(dataset)
 
 
-MAKERS = {"nothing": nothing, "coco_tiny": coco_tiny, "evaluated": evaluated}
+MAKERS = {"nothing": nothing, "coco_tiny": coco_tiny, "evaluated": evaluated, "pending": pending}
+
+
+def show(session: Any, dataset: Any) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            session.dataset = dataset
+            return
+        except RuntimeError:  # it is not connected to its server yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def main(database: str, port: str) -> None:
@@ -81,12 +102,15 @@ def main(database: str, port: str) -> None:
 
     session = fo.launch_app(remote=True, port=int(port), address="127.0.0.1")
     print("serving", flush=True)
-    for line in sys.stdin:
+    for answer, line in enumerate(sys.stdin, 1):
         maker, name, folder = line.rstrip("\n").split("\t")
-        if maker == "nothing" and fo.list_datasets():
-            session.dataset = None  # the App leaves the one that it shows
-        MAKERS[maker](name, folder)
-        print(f"made {name}", flush=True)
+        if maker == "nothing":
+            show(session, None)  # the App leaves the one that it shows
+        if not fo.dataset_exists(name):
+            MAKERS[maker](name, folder)
+        if maker != "nothing":
+            show(session, fo.load_dataset(name))  # else the session would send a new page away from it
+        print(f"made {name} ({answer})", flush=True)
 
 
 if __name__ == "__main__":

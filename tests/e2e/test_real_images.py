@@ -24,6 +24,29 @@ def test_operators_on_real_images(app: App, server: Server, test_data: Path, tmp
     import_folder(app, tmp_path / "converted ü")
 
 
+def test_a_person_decides_on_an_open_sample(app: App, server: Server, test_data: Path) -> None:
+    """Its buttons: accept all that waits on one sample, reject it on the next."""
+    app.go(server.make("pending", "pending", test_data / "coco_tiny"))
+    app.page.locator("[data-cy=fo-grid] [data-cy=looker]").first.click()
+    assert decide(app, "check", "23-accepted") == ("3 objects accepted", {"ground_truth": "3", "review": "0"})
+    assert decide(app, "check", "24-nothing-waits") == ("No object waits here", {"ground_truth": "3", "review": "0"})
+    app.page.keyboard.press("ArrowRight")
+    assert decide(app, "close", "25-rejected") == ("2 objects rejected", {"ground_truth": "0", "review": "0"})
+    assert app.complaints == []
+
+
+def decide(app: App, icon: str, shot: str) -> tuple[str, dict[str, str]]:
+    """Press a button beside the open sample; what is said then, and how many labels each field has."""
+    modal = app.page.locator("[data-cy=modal]")
+    said = app.page.get_by_text(re.compile("object.* (accepted|rejected|waits here)$"))
+    playwright.expect(said).to_have_count(0, timeout=SLOW)
+    modal.locator(".material-icons", has_text=re.compile(f"^{icon}$")).click()
+    said.wait_for()
+    counts = {name: modal.locator(f"[data-cy=sidebar-field-container-{name}]") for name in ("ground_truth", "review")}
+    app.shot(shot, 1500)
+    return said.inner_text(), {name: entry.inner_text().split()[-1] for name, entry in counts.items()}
+
+
 def check(app: App) -> None:
     app.open_operator("check the data")
     app.sees("ground_truth (110 masks)")

@@ -112,13 +112,15 @@ def test_memory_of_a_step_is_kept_for_the_next_and_given_back() -> None:
     code = (
         "import resource, torch, psutil\n"
         "from fiftyone_yoloseg.engine.devices import kept_memory\n"
+        "net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.SiLU(), torch.nn.Conv2d(32, 32, 3), torch.nn.SiLU())\n"
+        "images = torch.rand(4, 3, 256, 256)\n"
         "def step():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "    torch.ones(8_000_000), torch.ones(16_000_000)\n"
+        "    net(images).sum().backward()\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "step(); plain = step()\n"
+        "step(); plain = step() + step() + step()\n"
         "with kept_memory(torch.device('cpu')):\n"
-        "    step(); kept = step(); inside = psutil.Process().memory_info().rss\n"
+        "    [step() for _ in range(8)]; kept = step() + step() + step(); inside = psutil.Process().memory_info().rss\n"
         "print(plain, kept, inside - psutil.Process().memory_info().rss, step())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
