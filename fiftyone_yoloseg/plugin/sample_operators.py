@@ -11,7 +11,7 @@ from fiftyone.operators.types import Places, RiskLevel
 from ..bridge.jobs import Params, Result, view_params
 from ..bridge.review.fields import FIELD, TRUTH, fields_of
 from .base import JobOperator
-from .forms import Form, forget_fields
+from .forms import Form
 from .model_operators import Predict
 from .targets import open_sample
 
@@ -45,10 +45,6 @@ class _DecideSample(JobOperator):
         if chosen := [s["label_id"] for s in selected if s["field"] == field]:
             view = view._root_dataset.select_labels(ids=chosen, fields=field)
         return view_params(view, action=self.action, field=field, gt_field=truth)
-
-    def after(self, ctx: Any, result: Result) -> Iterator[GeneratedMessage]:
-        forget_fields()
-        yield ctx.ops.reload_samples()  # not the dataset: that would close the sample
 
     def shown(self, ctx: Any, result: Result) -> Iterator[GeneratedMessage]:
         if "error" in result:
