@@ -8,6 +8,7 @@ from typing import Any
 
 from ..bridge.panel_data import BOX
 from ..bridge.run_registry import KEY
+from ..engine.loss_axis import loss_top
 
 BLUE, ORANGE, GREEN, RED, GREY = "#4c8dff", "#ff8a3d", "#35b37e", "#e5534b", "#8a8f98"
 SERIES = (BLUE, ORANGE, GREEN, "#b36bff", "#d9b300", "#22b8cf", RED, "#e667a5")
@@ -37,14 +38,15 @@ def scores(history: Mapping[str, Sequence[float]], best: int | None, calm: Mappi
 
 def losses(history: Mapping[str, Sequence[float]], calm: Mapping[str, Any] | None, epochs: int | None) -> Figure:
     """The four training losses by epoch; those of validation images dashed."""
-    traces = []
+    traces, top = [], 0.0
     for column, (name, colour) in _LOSSES.items():
         traces.append(_line(name, history["epoch"], history[column], colour))
         validated = history.get(column.replace("train/", "val/"), [])
         if any(not math.isnan(v) for v in validated):
             trace = _line(f"{name}, val", history["epoch"], validated, colour)
             traces.append({**trace, "line": {**trace["line"], "dash": "dot"}, "showlegend": False})
-    return traces, _layout("loss (dotted: validation)", *_shown(history["epoch"], epochs, calm), {"rangemode": "tozero"})
+        top = max(top, loss_top(history[column], validated))
+    return traces, _layout("loss (dotted: validation)", *_shown(history["epoch"], epochs, calm), {"range": [0, top]})
 
 
 def _shown(epoch: Sequence[float], epochs: int | None, calm: Mapping[str, Any] | None) -> tuple[int | None, Mapping[str, Any] | None]:

@@ -113,7 +113,8 @@ class YolosegPanel(foo.Panel):
         """Time has passed."""
 
     def change_tab(self, ctx: Any) -> None:
-        ctx.panel.set_state("tab", ctx.params["value"])
+        if ctx.params["value"] != ctx.panel.state.tab:  # the browser calls also where tabs appear
+            ctx.panel.set_state("tab", ctx.params["value"])
 
     def select(self, ctx: Any) -> None:
         keys, row = ctx.panel.state.keys or [], ctx.params["row"]

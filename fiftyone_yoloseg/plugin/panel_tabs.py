@@ -30,10 +30,13 @@ RUN_COLUMNS = {
 }
 _SHOWN_LINES = 3
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\d (?=\d\d:)|,\d{3}(?= )")
-NARROW = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)"}}, "item": {"sx": {"minWidth": 0}}}
+_WRAPPED = {
+    "& pre, & pre *": {"whiteSpace": "pre-wrap !important", "overflowWrap": "anywhere"}
+}  # a log; FiftyOne lets its lines run out of the panel
+NARROW = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)", **_WRAPPED}}, "item": {"sx": {"minWidth": 0}}}
 """One column that never is wider than the panel, whatever stands in it."""
 _SIDE_BY_SIDE = {"grid": {"sx": {"gridAutoFlow": "row", "gridTemplateColumns": "repeat(auto-fit, minmax(min(420px, 100%), 1fr))"}}}
-_CARD = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)", "p": 1.5, "overflow": "hidden", "& code": {"whiteSpace": "pre-wrap"}}}}
+_CARD = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)", "p": 1.5, "overflow": "hidden", **_WRAPPED}}}
 ROW = {"grid": {"sx": {"display": "flex", "flexWrap": "wrap", "& > *": {"width": "auto !important"}}}}
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from app import DIALOG, SLOW, App
+import forms
+from app import DIALOG, PANEL, SLOW, App
 
 DATASET = "shapes"
 SETTINGS = {"lr0": "0.003", "nbs": "4", "warmup_bias_lr": "0", "mosaic": "0", "scale": "0.1"}
@@ -126,3 +127,10 @@ def export(app: App) -> None:
     app.sees(re.compile("Compared with the torch model"), timeout=2 * SLOW)  # a process that has to load torch first
     app.shot("step-14-exported", 600, DIALOG)
     app.close()
+    app.open_panel()
+    app.sees("Click a cell to see its objects.")  # the tab that was left
+    app.tab("Export")
+    app.page.locator(PANEL).get_by_text("Largest difference").wait_for()
+    app.shot("step-15-exports", 2500)
+    assert forms.faults(app, PANEL) == []
+    app.close_panel()

@@ -32,8 +32,8 @@ _RAW = re.compile(r"undefined|\[object|\bNaN\b|\bNone\b|\{\{|@yoloseg/|Traceback
 _CUT = """root => [...root.querySelectorAll('p, span, button, label, td, th, h6, [role=combobox]')]
     .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth && getComputedStyle(e).overflowX !== 'visible')
     .map(e => e.innerText.slice(0, 80))"""
-_WIDE = """root => [root, ...root.querySelectorAll('div')]
-    .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth && (e === root || ['auto', 'scroll'].includes(getComputedStyle(e).overflowX)))
+_WIDE = """root => [root, ...root.querySelectorAll('div, pre')].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)
+    .filter(e => e === root || e.tagName === 'PRE' || ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
     .map(e => `${e.scrollWidth} of ${e.clientWidth} pixels: ${e.className}`)"""
 
 

@@ -6,8 +6,9 @@ import re
 import time
 from pathlib import Path
 
+import forms
 import pytest
-from app import SLOW, App, Server, playwright
+from app import PANEL, SLOW, App, Server, playwright
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
@@ -144,6 +145,7 @@ def cancel(app: App) -> None:
     app.open_panel()
     app.sees(re.compile(r"epoch \d+/500 .* RAM"))
     app.shot("21-panel-running", 2500)
+    assert forms.faults(app, PANEL) == []
     sizes = app.events(10)
     assert len(sizes) <= 7 and max(sizes) < 50_000  # a look every 2 s; no more, whatever the panel shows, and no pictures in it
     app.click("Cancel")

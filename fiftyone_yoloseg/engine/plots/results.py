@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ..events import Phase
+from ..loss_axis import loss_top
 from ..runlog import read_results
 from .canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, dress, figure, save
 
@@ -41,7 +42,7 @@ def plot_results(csv_path: Path, phases: Sequence[Phase], path: Path) -> None:
     for axes, (name, title) in zip((*panels[0, :2], *panels[1, :2]), _LOSSES.items(), strict=True):
         _line(axes, epochs, table[f"train/{name}_loss"], BLUE, "training")
         _line(axes, epochs, table[f"val/{name}_loss"], ORANGE, "validation")
-        axes.set_ylim(0, _top(table[f"train/{name}_loss"], table[f"val/{name}_loss"]))
+        axes.set_ylim(0, loss_top(table[f"train/{name}_loss"].tolist(), table[f"val/{name}_loss"].tolist()))
         _finish(axes, title, "loss, with its gain", phases)
     for axes, letter, what in ((panels[0, 2], "B", "Boxes"), (panels[1, 2], "M", "Masks")):
         for name, colour in _METRICS.items():
@@ -61,11 +62,6 @@ def _fitness(axes: Axes, table: dict[str, Series], phases: Sequence[Phase]) -> N
         value = np.nanmax(table["fitness"])
         axes.plot([best], [value], "*", markersize=14, color="black", label=f"best.pt: epoch {best}, {value:.3f}")
     _finish(axes, "Fitness", "0 to 2", phases)
-
-
-def _top(*series: Series) -> float:
-    """Upper end of an axis from 0."""
-    return 1.08 * max(float(np.nanmax(s, initial=0)) for s in series) or 1.0
 
 
 def _line(axes: Axes, x: Series, y: Series, colour: str, label: str) -> None:
