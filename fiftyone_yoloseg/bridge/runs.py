@@ -72,7 +72,7 @@ def check_writable(view: Any, field: str, overwrite: bool) -> None:
         raise UserError(f"field '{field}' of '{dataset.name}' exists and does not hold Detections: give another label_field")
     # imported predictions are the work of another tool, and only the user knows whether their files still exist
     ours = any(facts["about"] == field and "imported" not in facts for facts in recall(view, "predict"))
-    if not ours and not overwrite and dataset.count(f"{field}.detections"):
+    if not ours and not overwrite and len(dataset.match({f"{field}.detections.0": {"$exists": True}}).limit(1)):
         raise UserError(
             f"field '{field}' of '{dataset.name}' has labels that this tool did not write: give another label_field, or overwrite=True"
         )

@@ -91,6 +91,15 @@ def label_fields(view: Any, limit: int | None = None) -> list[LabelField]:
     return sorted(fields, key=lambda f: (-f.masks, f.name))
 
 
+def has_masks(view: Any, fields: Sequence[LabelField]) -> bool:
+    """Whether any label has a mask. In one pass that ends at the first, where nothing is counted: MongoDB has to read all only if there is none."""
+    wanted: list[dict[str, Any]] = []
+    for name, kind in ((f.name, f.kind) for f in fields):
+        attributes = {"filled": True} if kind == "polylines" else {"mask": {"$type": "binData"}, "mask_path": {"$type": "string"}}
+        wanted += [{f"{name}.{kind}.{attribute}": value} for attribute, value in attributes.items()]
+    return bool(wanted) and len(view.match({"$or": wanted}).limit(1)) > 0
+
+
 def label_path(view: Any, label_field: str) -> str:
     """'ground_truth' -> 'ground_truth.detections'. Raises DataError where the field is missing or of another type."""
     schema = view.get_field_schema(flat=False)

@@ -14,7 +14,7 @@ from typing import Any
 from fiftyone.operators import types
 
 from ..bridge import defaults
-from ..bridge.views import LabelField, label_fields, label_path
+from ..bridge.views import LabelField, has_masks, label_fields, label_path
 from ..config import Settings, problems
 from ..errors import UserError
 
@@ -296,8 +296,8 @@ def cached_fields(view: Any) -> list[LabelField]:
     if key not in _fields or time.monotonic() - _fields[key][0] > _CACHE_SECONDS:
         _fields.clear()
         found = label_fields(view, COUNTED)
-        if not any(f.masks for f in found) and any(f.among and f.objects for f in found):
-            found = label_fields(view)  # before it is said that there is none, all are looked at
+        if not any(f.masks for f in found) and any(f.among and f.objects for f in found) and has_masks(view, found):
+            found = label_fields(view)
         _fields[key] = time.monotonic(), found
     return _fields[key][1]
 

@@ -13,7 +13,7 @@ fo = pytest.importorskip("fiftyone")
 
 from fiftyone_yoloseg.bridge.plan import split_view  # noqa: E402
 from fiftyone_yoloseg.bridge.read import view_records  # noqa: E402
-from fiftyone_yoloseg.bridge.views import label_fields  # noqa: E402
+from fiftyone_yoloseg.bridge.views import has_masks, label_fields  # noqa: E402
 from fiftyone_yoloseg.errors import DataError, SettingsError  # noqa: E402
 from fiftyone_yoloseg.geometry import masks  # noqa: E402
 
@@ -54,6 +54,28 @@ def test_label_field_errors_name_the_fields_that_have_masks(dataset: Any) -> Non
     with pytest.raises(DataError, match="'kind' .* is Classification: need Detections"):
         view_records(dataset, "kind")
     assert [(f.name, f.objects, f.masks) for f in label_fields(dataset)] == [("gt", 10, 10)]
+
+
+def test_one_mask_is_found_wherever_it_is(dataset: Any) -> None:
+    last = dataset.last()
+
+    def has() -> tuple[bool, bool]:
+        return has_masks(dataset, label_fields(dataset)), has_masks(dataset.exclude(last.id), label_fields(dataset))
+
+    dataset.set_values("gt.detections.mask", [[None]] * 9 + [[np.ones((4, 5), bool)]])
+    assert has() == (True, False)
+    dataset.set_values("gt.detections.mask", [[None]] * 10)
+    assert has() == (False, False) and not has_masks(dataset, [])
+    dataset.set_values("gt.detections.mask_path", [[None]] * 9 + [["/masks/1.png"]])
+    assert has() == (True, False)
+    dataset.set_values("gt.detections.mask_path", [[None]] * 10)
+    last.reload()
+    last["outlines"] = fo.Polylines(polylines=[fo.Polyline(label="a", points=[[(0.1, 0.1), (0.5, 0.1), (0.5, 0.5)]], filled=False)])
+    last.save()
+    assert has() == (False, False)
+    last.outlines.polylines[0].filled = True
+    last.save()
+    assert has() == (True, False)
 
 
 def test_views_that_cannot_be_used(dataset: Any, fiftyone_db: Any) -> None:
