@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,12 +20,23 @@ from .raw import RawPair, raw_pairs
 from .splits import SplitOptions
 
 _CHUNK = 64
+_SLOW = 0.002
+"""Seconds for the header of one file."""
 
 
 def read_sizes(files: Iterable[str]) -> Iterator[Size | UserError]:
-    """(height, width) of each file from its header, or the error of a file that is missing or no image."""
+    """(height, width) of each file from its header, or the error of a file that is missing or no image. Of a slow disk, from the first file on that
+    takes its time, several are read at once; a fast one answers sooner than threads start."""
+    waiting = iter(files)
+    for file in waiting:
+        begun = time.perf_counter()
+        size = file_size(file)
+        slow = time.perf_counter() - begun > _SLOW
+        yield size
+        if slow:
+            break
     with ThreadPoolExecutor(8) as pool:
-        yield from pool.map(file_size, files)
+        yield from pool.map(file_size, waiting)
 
 
 def sized_pairs(view: Any, truth: Sequence[str], found: Sequence[str], *, empty: bool = True) -> Iterator[tuple[RawPair, Size | UserError]]:

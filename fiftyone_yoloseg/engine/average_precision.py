@@ -7,7 +7,7 @@ the averages need is kept, so that 5,000 images do not fill the memory and a cla
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,8 @@ AREAS = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))
 """All, small, medium and large objects, in square pixels, both ends included."""
 LIMITS = (1, 10, 100)
 """At most so many predictions of an image and class count, the most confident ones."""
+_AT_ONCE = 20_000
+"""Predictions whose averages are computed together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,21 +171,32 @@ class Averager:
         objects = np.zeros((classes, len(AREAS)), np.int64)
         for cls, count in self._objects.items():
             objects[cls] = count
-            if count[0] == 0:  # no object of any size
-                continue
-            confidences, hit, ignored, ranks, _ = self._sorted(cls)
-            sizes = np.flatnonzero(count)
-            hit, ignored = hit[sizes], ignored[sizes]
+        for group in self._groups():
+            confidences, hit, ignored, ranks, _, starts = self._sorted(group)
+            there = objects[group].T  # (A, K)
             right = hit & ~ignored
             for m, limit in enumerate(self.limits):
-                recall[:, cls, sizes, m] = (np.count_nonzero(right[..., ranks < limit], axis=-1) / count[sizes, None]).T
-            best, reached_at = _curves(confidences, hit, ignored, count[sizes])
-            precision[:, :, cls, sizes], scores[:, :, cls, sizes] = best.transpose(1, 2, 0), reached_at.transpose(1, 2, 0)
+                share = _sums(right & (ranks < limit), starts) / np.maximum(there, 1)[:, None]
+                recall[..., m][:, group] = np.where(there[:, None] > 0, share, -1.0).transpose(1, 2, 0)
+            best, reached_at = _curves(confidences, right, ~ignored, starts, there)
+            precision[:, :, group], scores[:, :, group] = best.transpose(1, 3, 2, 0), reached_at.transpose(1, 3, 2, 0)
         return Table(precision, scores, recall, objects)
+
+    def _groups(self) -> Iterator[list[int]]:
+        """Classes that have objects, as many at a time as keep the arrays small: numpy's calls cost more than the numbers of a rare class."""
+        group: list[int] = []
+        for cls, count in self._objects.items():
+            if count[0]:
+                group.append(cls)
+            if sum(len(self._matches[c].scores) for c in group if c in self._matches) > _AT_ONCE or len(group) == _AT_ONCE // 100:
+                yield group
+                group = []
+        if group:
+            yield group
 
     def counted(self, cls: int, threshold: int = 0) -> tuple[Floats, Bools]:
         """Scores of the predictions of a class that count (not ignored), falling, and whether each is right at that IoU threshold."""
-        confidences, hit, ignored, _, _ = self._sorted(cls)
+        confidences, hit, ignored, *_ = self._sorted([cls])
         kept = ~ignored[0, threshold]
         return confidences[kept], hit[0, threshold][kept]
 
@@ -193,27 +206,32 @@ class Averager:
         for cls, count in self._objects.items():
             if not count[0]:
                 continue
-            _, hit, ignored, _, image = self._sorted(cls)
+            _, hit, ignored, _, image, _ = self._sorted([cls])
             objects = np.zeros(self.images, np.int64)
             for where, number in self._objects_in[cls].items():
                 objects[where] = number
             found.append(Ranking(image, hit[0] & ~ignored[0], ~ignored[0], objects))
         return found
 
-    def _sorted(self, cls: int) -> tuple[Floats, Bools, Bools, Integers, Integers]:
-        """Predictions of all images by falling score: scores (N,), hit and ignored (A, T, N), rank in their image and that image (N,)."""
-        own = self._matches.get(cls, _Matches())
-        scores, areas = np.array(own.scores, np.float64), np.array(own.areas, np.float64)
+    def _sorted(self, classes: Sequence[int]) -> tuple[Floats, Bools, Bools, Integers, Integers, Integers]:
+        """Predictions of all images, class by class, each by falling score: scores (N,), hit and ignored (A, T, N), rank in their image and that
+        image (N,), and where each class starts (K + 1,)."""
+        own = [self._matches.get(cls, _Matches()) for cls in classes]
+        lengths = [len(matches.scores) for matches in own]
+        starts = np.cumsum([0, *lengths])
+        scores, areas = (np.array([v for m in own for v in getattr(m, name)], np.float64) for name in ("scores", "areas"))
+        ranks, images = (np.array([v for m in own for v in getattr(m, name)], np.int64) for name in ("ranks", "images"))
         hit = np.zeros((len(AREAS), len(self.thresholds), len(scores)), bool)
         ignored = np.zeros_like(hit)
-        for start, hit_there, ignored_there in own.near:
-            end = start + hit_there.shape[2]
-            hit[..., start:end], ignored[..., start:end] = hit_there, ignored_there
+        near = [(at + start, *found) for matches, at in zip(own, starts.tolist(), strict=False) for start, *found in matches.near]
+        if near:
+            columns = np.concatenate([np.arange(at, at + there.shape[2]) for at, there, _ in near])
+            hit[..., columns] = np.concatenate([there for _, there, _ in near], -1)
+            ignored[..., columns] = np.concatenate([there for _, _, there in near], -1)
         low, high = np.array(AREAS).T[..., None]
         ignored |= ~hit & ((areas < low) | (areas > high))[:, None]
-        order = np.argsort(-scores, kind="stable")
-        ranks, images = np.array(own.ranks, np.int64), np.array(own.images, np.int64)
-        return scores[order], hit[..., order], ignored[..., order], ranks[order], images[order]
+        order = np.lexsort((-scores, np.repeat(np.arange(len(own)), lengths)))
+        return scores[order], hit[..., order], ignored[..., order], ranks[order], images[order], starts
 
 
 def _by_class(classes: Sequence[int]) -> dict[int, list[int]]:
@@ -254,20 +272,47 @@ def _assign(
     return taken
 
 
-def _curves(confidences: Floats, hit: Bools, ignored: Bools, objects: Integers) -> tuple[Floats, Floats]:
-    """(S, T, R) precision and the confidence where it is reached, 0 beyond the largest recall. hit, ignored: (S, T, N); objects: (S,)."""
-    sizes, thresholds, n = hit.shape
+def _sums(values: Bools, starts: Integers) -> Integers:
+    """(A, T, K) how many of each class. values: (A, T, N); starts: (K + 1,)."""
+    before = np.zeros((*values.shape[:2], values.shape[2] + 1), np.int64)
+    np.cumsum(values, -1, out=before[..., 1:])
+    return np.diff(before[..., starts])
+
+
+def _curves(confidences: Floats, right: Bools, counted: Bools, starts: Integers, objects: Integers) -> tuple[Floats, Floats]:
+    """(A, T, K, R) precision, the best at that recall or above, and the confidence where it is reached; 0 beyond the largest recall, -1 without objects.
+
+    right, counted: (A, T, N) by class and falling score. starts: (K + 1,) of the classes. objects: (A, K).
+    """
+    sizes, thresholds, n = right.shape
+    known = np.broadcast_to((objects > 0)[:, None], (sizes, thresholds, objects.shape[1]))
+    best, reached_at = np.full((*known.shape, len(RECALLS)), -1.0), np.full((*known.shape, len(RECALLS)), -1.0)
     if not n:
-        return np.zeros((sizes, thresholds, len(RECALLS))), np.zeros((sizes, thresholds, len(RECALLS)))
-    right, counted = np.cumsum(hit & ~ignored, -1), np.cumsum(~ignored, -1)
-    wrong: Floats = (counted - right).astype(np.float64)
-    best = right / (wrong + right + np.spacing(1))
-    best = np.maximum.accumulate(best[..., ::-1], -1)[..., ::-1]
-    # how many right ones each recall needs, then where each row has as many: its counts rise, so that all rows can be searched as one
-    needed = np.stack([np.searchsorted(np.arange(o + 1) / o, RECALLS, side="left") for o in objects.tolist()])
-    row = np.arange(sizes * thresholds).reshape(sizes, thresholds, 1)
-    offset = row * (int(objects.max()) + 2)
-    at = np.searchsorted((right + offset).ravel(), (needed[:, None] + offset).ravel(), side="left").reshape(sizes, thresholds, -1) - row * n
-    reached = at < n
-    at = np.minimum(at, n - 1)
-    return np.where(reached, np.take_along_axis(best, at, -1), 0.0), np.where(reached, confidences[at], 0.0)
+        best[known] = reached_at[known] = 0.0
+        return best, reached_at
+    # of each class the counts up to and with each prediction, and from them the precision there
+    rights, counts = _counts_so_far(right, starts), _counts_so_far(counted, starts)
+    wrong: Floats = (counts - rights).astype(np.float64)
+    precision = rights / (wrong + rights + np.spacing(1))
+    # M curves, (a, t, k) of each: how many right ones each recall needs, and where the last of them is; all rows lie one behind the other
+    a, t, k = np.nonzero(known)
+    ways = {o: np.searchsorted(np.arange(o + 1) / o, RECALLS, side="left") for o in set(objects[objects > 0].tolist())}
+    needed = np.array([ways[o] for o in objects[a, k].tolist()]).reshape(-1, len(RECALLS))
+    row = (a * thresholds + t) * n
+    first, end = (starts[k] + row)[:, None], (starts[k + 1] + row)[:, None]
+    places = np.append(np.flatnonzero(right), 0)
+    earlier = np.searchsorted(places[:-1], first)
+    reached = (needed <= _sums(right, starts)[known][:, None]) & (first < end)
+    at = np.where(reached, np.where(needed > 0, places[np.where(reached, earlier + needed - 1, 0)], first), end)
+    # the best from there on: of the parts between one recall's place and the next, then of all parts that follow
+    parts = np.maximum.reduceat(np.append(precision.ravel(), 0.0), np.concatenate([at, end], 1).ravel()).reshape(-1, len(RECALLS) + 1)
+    best[known] = np.maximum.accumulate(np.where(reached, parts[:, :-1], 0.0)[:, ::-1], 1)[:, ::-1]
+    reached_at[known] = np.where(reached, confidences[at % n], 0.0)
+    return best, reached_at
+
+
+def _counts_so_far(values: Bools, starts: Integers) -> Integers:
+    """(A, T, N) of each class, up to and with each prediction."""
+    sums = _sums(values, starts)
+    so_far: Integers = np.cumsum(values, -1) - np.repeat(np.cumsum(sums, -1) - sums, np.diff(starts), -1)
+    return so_far
