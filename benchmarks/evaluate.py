@@ -2,7 +2,7 @@
 
 Predictions are made from the labels: 25 an image (or as many as the second argument says; a network at confidence 0.001 writes about 100), most of them a label of the image moved by up to a sixth of its width, of another class in one
 of ten. Crowds are left out: with masks, FiftyOne's own does not know them. Each evaluation runs on a dataset of its own, under a name that is new
-there; ours are the best of `repeats`, also where each replaces an earlier evaluation of that name. FiftyOne's own ran once. The last line is JSON.
+there; ours are the best of `repeats`, also where each replaces an earlier evaluation of that name, FiftyOne's own the best of three. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from common import DATA
 from fiftyone_yoloseg.data.coco import load_coco
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.types import CropMask, ImageRecord
+
+THEIRS = 3
 
 
 def predictions(
@@ -122,7 +124,12 @@ def main(repeats: int, per_image: int) -> None:
     settings = {"gt_field": "ground_truth", "eval_key": "eval", "use_masks": True}
     theirs, other, ours = dataset(), dataset(), dataset()
     gc.collect()
-    theirs_s, expected = seconds(lambda: theirs.evaluate_detections("predictions", compute_mAP=True, progress=False, **settings))
+    all_theirs = []
+    for _ in range(THEIRS):
+        if theirs.has_evaluation("eval"):
+            theirs.delete_evaluation("eval")
+        all_theirs.append(seconds(lambda: theirs.evaluate_detections("predictions", compute_mAP=True, progress=False, **settings)))
+    theirs_s, expected = min(s for s, _ in all_theirs), all_theirs[-1][1]
 
     def anew() -> Any:
         return fy.evaluate(ours, "predictions")
@@ -163,7 +170,7 @@ def main(repeats: int, per_image: int) -> None:
         against[kind] = float(max(*np.abs(np.array(mine) - official), *per_class))
     print(json.dumps({
         "images": len(records), "predictions": sum(map(len, found)), "labels": ours.count("ground_truth.detections"),
-        "fiftyone_s": round(theirs_s, 2), "ours_s": round(ours_s, 3), "all_ours_s": [round(s, 3) for s, _ in runs],
+        "fiftyone_s": round(theirs_s, 2), "all_fiftyone_s": [round(s, 2) for s, _ in all_theirs], "ours_s": round(ours_s, 3), "all_ours_s": [round(s, 3) for s, _ in runs],
         "replacing_s": round(min(s for s, _ in replacing), 3), "ratio_replacing": round(theirs_s / min(s for s, _ in replacing), 1),
         "as_backend_s": round(backend_s, 2), "ratio": round(theirs_s / ours_s, 1), "ratio_as_backend": round(theirs_s / backend_s, 1),
         "verdicts": len(status), "verdicts_that_differ": sum(a != b for a, b in zip(status, their_status, strict=True)),

@@ -5,6 +5,7 @@ The path of this module is stored with every evaluation: it has to stay where it
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,7 @@ _PER_CLASS = {"AP": "maps", "AP50": "maps50", "AP75": "maps75", "AR": "ars"}
 
 
 _TABLES = ("precision", "recall", "recall_sweep", "thresholds")
+_OBJECTS = ("ytrue", "ypred", "confs", "ious", "ytrue_ids", "ypred_ids")
 
 
 class YolosegCOCOEvaluationConfig(COCOEvaluationConfig):
@@ -214,8 +216,10 @@ class YolosegCOCOResults(COCODetectionResults):
         return result_quality.calibration(self, bins)
 
     def serialize(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The tables packed: as JSON lists of numbers they would take most of the time of a small evaluation."""
+        """The tables and what is known of every object, packed: MongoDB's JSON looks at each number, which would take most of the time of a small
+        evaluation."""
         d: dict[str, Any] = super().serialize(*args, **kwargs)
+        d["objects"] = json.dumps({name: d.pop(name) for name in _OBJECTS})
         for name in _TABLES:
             d[name] = etas.serialize_numpy_array(np.asarray(getattr(self, name)))
         return d
@@ -225,7 +229,7 @@ class YolosegCOCOResults(COCODetectionResults):
 
     @classmethod
     def _from_dict(cls, d: dict[str, Any], samples: Any, config: Any, eval_key: str, **kwargs: Any) -> YolosegCOCOResults:
-        d = {**d, **{name: etas.deserialize_numpy_array(d[name]) for name in _TABLES}}
+        d = {**d, **json.loads(d["objects"]), **{name: etas.deserialize_numpy_array(d[name]) for name in _TABLES}}
         results: YolosegCOCOResults = super()._from_dict(d, samples, config, eval_key, coco=d.get("coco"), facts=d.get("facts"), **kwargs)
         return results
 

@@ -222,8 +222,9 @@ def _mean(values: Floats) -> float:
 
 
 def _class_means(precision: Floats) -> Floats:
-    """(T, R, classes) -> (classes,)."""
-    return np.array([_mean(precision[..., k]) for k in range(precision.shape[2])])
+    """(T, R, classes) -> (classes,). All values of a class are known, or none is."""
+    means: Floats = np.ascontiguousarray(precision.reshape(-1, precision.shape[2]).T).mean(1)
+    return means
 
 
 def _by_confidence(averager: Averager, table: Table) -> tuple[Floats, Floats]:
