@@ -229,7 +229,7 @@ class YolosegCOCOResults(COCODetectionResults):
 
     @classmethod
     def _from_dict(cls, d: dict[str, Any], samples: Any, config: Any, eval_key: str, **kwargs: Any) -> YolosegCOCOResults:
-        d = {**d, **json.loads(d["objects"]), **{name: etas.deserialize_numpy_array(d[name]) for name in _TABLES}}
+        d = {**d, **json.loads(d.get("objects", "{}")), **{name: etas.deserialize_numpy_array(d[name]) for name in _TABLES}}
         results: YolosegCOCOResults = super()._from_dict(d, samples, config, eval_key, coco=d.get("coco"), facts=d.get("facts"), **kwargs)
         return results
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int32]
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 AREAS = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))
@@ -272,10 +273,10 @@ def _assign(
     return taken
 
 
-def _sums(values: Bools, starts: Integers) -> Integers:
+def _sums(values: Bools, starts: Integers) -> Counts:
     """(A, T, K) how many of each class. values: (A, T, N); starts: (K + 1,)."""
-    before = np.zeros((*values.shape[:2], values.shape[2] + 1), np.int64)
-    np.cumsum(values, -1, out=before[..., 1:])
+    before = np.zeros((*values.shape[:2], values.shape[2] + 1), np.int32)
+    np.cumsum(values, -1, np.int32, out=before[..., 1:])
     return np.diff(before[..., starts])
 
 
@@ -311,8 +312,9 @@ def _curves(confidences: Floats, right: Bools, counted: Bools, starts: Integers,
     return best, reached_at
 
 
-def _counts_so_far(values: Bools, starts: Integers) -> Integers:
+def _counts_so_far(values: Bools, starts: Integers) -> Counts:
     """(A, T, N) of each class, up to and with each prediction."""
     sums = _sums(values, starts)
-    so_far: Integers = np.cumsum(values, -1) - np.repeat(np.cumsum(sums, -1) - sums, np.diff(starts), -1)
+    so_far: Counts = np.cumsum(values, -1, dtype=np.int32)
+    so_far -= np.repeat(np.cumsum(sums, -1, dtype=np.int32) - sums, np.diff(starts), -1)
     return so_far

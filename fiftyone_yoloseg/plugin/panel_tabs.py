@@ -30,9 +30,8 @@ RUN_COLUMNS = {
 }
 _SHOWN_LINES = 3
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\d (?=\d\d:)|,\d{3}(?= )")
-_WRAPPED = {
-    "& pre, & pre *": {"whiteSpace": "pre-wrap !important", "overflowWrap": "anywhere"}
-}  # a log; FiftyOne lets its lines run out of the panel
+_WRAPPED = {"& pre, & pre *": {"whiteSpace": "pre-wrap !important", "overflowWrap": "anywhere"}}
+"""Lines of a log, which FiftyOne lets run out of the panel."""
 NARROW = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)", **_WRAPPED}}, "item": {"sx": {"minWidth": 0}}}
 """One column that never is wider than the panel, whatever stands in it."""
 _SIDE_BY_SIDE = {"grid": {"sx": {"gridAutoFlow": "row", "gridTemplateColumns": "repeat(auto-fit, minmax(min(420px, 100%), 1fr))"}}}

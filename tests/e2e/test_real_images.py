@@ -33,8 +33,11 @@ def test_a_person_decides_on_an_open_sample(app: App, server: Server, test_data:
     assert decide(app, "check", "24-nothing-waits") == ("No object waits here", {"ground_truth": "3", "review": "0"})
     app.page.keyboard.press("ArrowRight")
     assert decide(app, "close", "25-rejected") == ("2 objects rejected", {"ground_truth": "0", "review": "0"})
-    app.page.mouse.click(15, 500)  # beside the sample, which closes it
-    app.page.locator("[data-cy=modal]").wait_for(state="detached")
+    deadline = time.monotonic() + SLOW / 1000
+    while app.page.locator("[data-cy=modal]").count() and time.monotonic() < deadline:
+        app.page.mouse.click(15, 500)  # beside the sample, which closes it; not while the App draws itself anew
+        app.page.wait_for_timeout(1000)
+    assert app.page.locator("[data-cy=modal]").count() == 0
     app.shot("26-decided", 2000)
     assert app.complaints == []
 

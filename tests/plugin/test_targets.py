@@ -195,7 +195,7 @@ def test_objects_of_the_open_sample_are_decided_on_at_once(fiftyone_db: Any, tmp
     first, second = propose(dataset, one, {A: 0.9, B: 0.8})
     propose(dataset, two, {A: 0.9})
     reloaded, (told, said) = click(AcceptSample(), selected_labels=[{"label_id": first, "sample_id": one, "field": "review"}])
-    assert reloaded[0] == "reload_samples" and told == "notify" and said["message"] == "1 object accepted" and said["variant"] == "success"
+    assert reloaded[0] == "reload_dataset" and told == "notify" and said["message"] == "1 object accepted" and said["variant"] == "success"
     assert dataset.values("ground_truth.detections.id") == [[first], None]
     assert click(RejectSample())[-1][1]["message"] == "1 object rejected"
     assert dataset[one].review_rejected.detections[0].id == second and len(dataset[two].review.detections) == 1, (
