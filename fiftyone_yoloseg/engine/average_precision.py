@@ -177,7 +177,7 @@ class Averager:
             there = objects[group].T  # (A, K)
             right = hit & ~ignored
             for m, limit in enumerate(self.limits):
-                share = _sums(right & (ranks < limit), starts) / np.maximum(there, 1)[:, None]
+                share = _sums(_running(right & (ranks < limit)), starts) / np.maximum(there, 1)[:, None]
                 recall[..., m][:, group] = np.where(there[:, None] > 0, share, -1.0).transpose(1, 2, 0)
             best, reached_at = _curves(confidences, right, ~ignored, starts, there)
             precision[:, :, group], scores[:, :, group] = best.transpose(1, 3, 2, 0), reached_at.transpose(1, 3, 2, 0)
@@ -273,11 +273,21 @@ def _assign(
     return taken
 
 
-def _sums(values: Bools, starts: Integers) -> Counts:
-    """(A, T, K) how many of each class. values: (A, T, N); starts: (K + 1,)."""
+def _running(values: Bools) -> Counts:
+    """(A, T, N + 1) how many there are before each, and in all. values: (A, T, N)."""
     before = np.zeros((*values.shape[:2], values.shape[2] + 1), np.int32)
     np.cumsum(values, -1, np.int32, out=before[..., 1:])
-    return np.diff(before[..., starts])
+    return before
+
+
+def _sums(running: Counts, starts: Integers) -> Counts:
+    """(A, T, K) how many of each class. starts: (K + 1,)."""
+    return np.diff(running[..., starts])
+
+
+def _so_far(running: Counts, starts: Integers) -> Counts:
+    """(A, T, N) how many of its class up to and with each."""
+    return running[..., 1:] - np.repeat(running[..., starts[:-1]], np.diff(starts), -1)
 
 
 def _curves(confidences: Floats, right: Bools, counted: Bools, starts: Integers, objects: Integers) -> tuple[Floats, Floats]:
@@ -292,7 +302,8 @@ def _curves(confidences: Floats, right: Bools, counted: Bools, starts: Integers,
         best[known] = reached_at[known] = 0.0
         return best, reached_at
     # of each class the counts up to and with each prediction, and from them the precision there
-    rights, counts = _counts_so_far(right, starts), _counts_so_far(counted, starts)
+    running = _running(right)
+    rights, counts = _so_far(running, starts), _so_far(_running(counted), starts)
     wrong: Floats = (counts - rights).astype(np.float64)
     precision = rights / (wrong + rights + np.spacing(1))
     # M curves, (a, t, k) of each: how many right ones each recall needs, and where the last of them is; all rows lie one behind the other
@@ -303,18 +314,10 @@ def _curves(confidences: Floats, right: Bools, counted: Bools, starts: Integers,
     first, end = (starts[k] + row)[:, None], (starts[k + 1] + row)[:, None]
     places = np.append(np.flatnonzero(right), 0)
     earlier = np.searchsorted(places[:-1], first)
-    reached = (needed <= _sums(right, starts)[known][:, None]) & (first < end)
+    reached = (needed <= _sums(running, starts)[known][:, None]) & (first < end)
     at = np.where(reached, np.where(needed > 0, places[np.where(reached, earlier + needed - 1, 0)], first), end)
     # the best from there on: of the parts between one recall's place and the next, then of all parts that follow
     parts = np.maximum.reduceat(np.append(precision.ravel(), 0.0), np.concatenate([at, end], 1).ravel()).reshape(-1, len(RECALLS) + 1)
     best[known] = np.maximum.accumulate(np.where(reached, parts[:, :-1], 0.0)[:, ::-1], 1)[:, ::-1]
     reached_at[known] = np.where(reached, confidences[at % n], 0.0)
     return best, reached_at
-
-
-def _counts_so_far(values: Bools, starts: Integers) -> Counts:
-    """(A, T, N) of each class, up to and with each prediction."""
-    sums = _sums(values, starts)
-    so_far: Counts = np.cumsum(values, -1, dtype=np.int32)
-    so_far -= np.repeat(np.cumsum(sums, -1, dtype=np.int32) - sums, np.diff(starts), -1)
-    return so_far

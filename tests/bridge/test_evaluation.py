@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -242,6 +243,9 @@ def test_results_are_kept_and_come_back(dataset: Any) -> None:
     for mine, theirs in zip(again._confusion_matrix()[:2], results._confusion_matrix()[:2], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert again.plot_pr_curves(classes=["person"]) is not None
+    kept = results.serialize()
+    unpacked = YolosegCOCOResults.from_dict({**kept, **json.loads(kept.pop("objects"))}, view, results.config, "kept")
+    assert unpacked.metrics() == results.metrics(), "as earlier versions have saved them"
     with again.use_subset({"type": "field", "expr": F("kept_tp") > sorted(view.values("kept_tp"))[4]}):
         part = again.metrics()
         assert part["support"] < results.metrics()["support"] and "mask_AP" not in part, "COCO's numbers are of all samples"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 fo = pytest.importorskip("fiftyone")
 
+from fiftyone_yoloseg.bridge.objects import file_size  # noqa: E402
 from fiftyone_yoloseg.bridge.plan import split_view  # noqa: E402
-from fiftyone_yoloseg.bridge.read import view_records  # noqa: E402
+from fiftyone_yoloseg.bridge.read import read_sizes, view_records  # noqa: E402
 from fiftyone_yoloseg.bridge.views import has_masks, label_fields  # noqa: E402
 from fiftyone_yoloseg.errors import DataError, SettingsError  # noqa: E402
 from fiftyone_yoloseg.geometry import masks  # noqa: E402
@@ -54,6 +56,18 @@ def test_label_field_errors_name_the_fields_that_have_masks(dataset: Any) -> Non
     with pytest.raises(DataError, match="'kind' .* is Classification: need Detections"):
         view_records(dataset, "kind")
     assert [(f.name, f.objects, f.masks) for f in label_fields(dataset)] == [("gt", 10, 10)]
+
+
+def test_sizes_of_a_slow_disk_are_those_of_a_fast_one(dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [*dataset.values("filepath"), str(tmp_path / "missing.png"), *dataset.values("filepath")]
+    fast = [str(size) for size in read_sizes(files)]
+    asked: list[str] = []
+    monkeypatch.setattr("fiftyone_yoloseg.bridge.read._SLOW", -1.0)
+    monkeypatch.setattr(
+        "fiftyone_yoloseg.bridge.read.file_size", lambda file: (asked.append(threading.current_thread().name), file_size(file))[1]
+    )
+    assert [str(size) for size in read_sizes(files)] == fast and fast[0] == fast[-1] == "(20, 30)" and "missing.png" in fast[10]
+    assert len(asked) == 21 and asked[0] == "MainThread" and not {"MainThread"} & {*asked[1:]}
 
 
 def test_one_mask_is_found_wherever_it_is(dataset: Any) -> None:

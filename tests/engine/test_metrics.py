@@ -220,10 +220,12 @@ def crowded_scene(rng: np.random.Generator) -> tuple[ImageRecord, Instances]:
     return image(*labels[:split], crowds=tuple(labels[split:])), predictions(*confident)
 
 
+@pytest.mark.parametrize("at_once", [20_000, 300, 100])
 def test_every_value_of_the_tables_is_that_of_pycocotools(
-    coco_tiny: tuple[Path, list[ImageRecord], list[Instances], list[int], dict[int, str]],
+    coco_tiny: tuple[Path, list[ImageRecord], list[Instances], list[int], dict[int, str]], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit by bit: real labels, and scenes full of ties and crowds."""
+    """Bit by bit: real labels, and scenes full of ties and crowds. at_once: all classes together, three by three at most, one by one."""
+    monkeypatch.setattr("fiftyone_yoloseg.engine.average_precision._AT_ONCE", at_once)
     _, records, found, _, names = coco_tiny
     rng = np.random.default_rng(2)
     scenes = [crowded_scene(rng) for _ in range(60)]

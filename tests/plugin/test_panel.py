@@ -75,6 +75,14 @@ def test_the_panel_says_what_there_is_not(coco: Any) -> None:
     assert Shown(coco, "prompt_train").sent("prompt_user_for_operation")["operator_uri"] == "@yoloseg/fiftyone/train"
 
 
+def test_a_tab_that_is_shown_is_not_set_again(coco: Any) -> None:
+    """The browser calls also where tabs appear, and each change of a panel's state makes it load its page again."""
+    changed = Shown(coco, "change_tab", state={"tab": "runs"}, value="export")
+    assert changed.sent("patch_panel_state")["state"] == {"tab": "export"} and "No export yet" in changed.text
+    same = Shown(coco, "change_tab", state={"tab": "export"}, value="export")
+    assert "No export yet" in same.text and not any(uri.endswith("_panel_state") for uri, _ in same.messages)
+
+
 def test_runs_are_listed_and_the_clicked_one_is_drawn(coco: Any, tmp_path: Path) -> None:
     add_run(coco, tmp_path, "first", epochs=40)
     add_run(
