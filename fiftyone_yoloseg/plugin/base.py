@@ -36,7 +36,7 @@ class JobOperator(foo.Operator):
     place: types.Places | None = None
     """Where the App shows a button for it, beside the operator browser."""
     asks = True
-    """Whether that button opens the form."""
+    """Whether that button opens the form. Without one no progress is shown either: its dialog would stay open, as there is no output to take its place."""
     own_process = True
     """Whether the App runs the job in a process of its own. A network does not belong into the App's server: processes that load
     data hang when they are forked from its threads, and a GPU's memory would not be given back."""
@@ -137,7 +137,8 @@ class JobOperator(foo.Operator):
             try:
                 while True:
                     share, label = next(steps)
-                    yield ctx.ops.set_progress(progress=share, label=label)
+                    if self.asks:
+                        yield ctx.ops.set_progress(progress=share, label=label)
             except StopIteration as end:
                 result = end.value
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ fo = pytest.importorskip("fiftyone")
 
 from fiftyone.operators.executor import ExecutionContext, Executor  # noqa: E402
 
-from fiftyone_yoloseg.bridge import background  # noqa: E402
+from fiftyone_yoloseg.bridge import background, jobs  # noqa: E402
 from fiftyone_yoloseg.bridge.jobs import load_view  # noqa: E402
 from fiftyone_yoloseg.bridge.views import check_view  # noqa: E402
 from fiftyone_yoloseg.errors import DataError, UserError  # noqa: E402
@@ -183,18 +184,21 @@ def test_the_open_sample_is_predicted(flat: Any, grouped: Any, lively_file: Path
 
 
 def test_objects_of_the_open_sample_are_decided_on_at_once(fiftyone_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but what is said at the end is shown, however long it takes: the dialog of a progress bar would stay over the App."""
     dataset = make_dataset(fiftyone_db, tmp_path, 2)
-    monkeypatch.setattr(background, "POLL", 0.01)
+    monkeypatch.setattr(background, "POLL", 0.0)
     one, two = dataset.values("id")
 
     def click(operator: Any, **request: Any) -> list[tuple[str, dict[str, Any]]]:
         stream = operator.execute(context(operator, dataset, {"current_sample": one, "spaces": None, **request}))
-        return [(m.body.operator_uri, m.body.params) for m in stream if m.body.operator_uri != "set_progress"]
+        return [(m.body.operator_uri, m.body.params) for m in stream]
 
     assert "has no field 'review'" in click(AcceptSample())[-1][1]["message"]
     first, second = propose(dataset, one, {A: 0.9, B: 0.8})
     propose(dataset, two, {A: 0.9})
-    reloaded, (told, said) = click(AcceptSample(), selected_labels=[{"label_id": first, "sample_id": one, "field": "review"}])
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "run", lambda *args, run=jobs.run: time.sleep(0.2) or run(*args))
+        reloaded, (told, said) = click(AcceptSample(), selected_labels=[{"label_id": first, "sample_id": one, "field": "review"}])
     assert reloaded[0] == "reload_dataset" and told == "notify" and said["message"] == "1 object accepted" and said["variant"] == "success"
     assert dataset.values("ground_truth.detections.id") == [[first], None]
     assert click(RejectSample())[-1][1]["message"] == "1 object rejected"
