@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,10 @@ def use_private_database(folder: str | Path) -> Path:
     name = "yoloseg-db-" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
     disabled = os.environ.pop("FIFTYONE_DISABLE_SERVICES", None)
     try:
-        database = type("PrivateDatabase", (service.DatabaseService,), {"service_name": name})()
-        os.environ[_PORT] = str(database.port)
-    except service.ServiceException as error:
-        raise _no_database(f"{error}, see {path / 'log' / 'mongo.log'}") from None
+        _start(type("PrivateDatabase", (service.DatabaseService,), {"service_name": name}))
     finally:
         if disabled is not None:
             os.environ["FIFTYONE_DISABLE_SERVICES"] = disabled
-    _private.append(database)
     return path
 
 
@@ -61,18 +58,39 @@ def close_private_database() -> None:
 def ensure_database() -> None:
     """Connect to FiftyOne's database, starting its own MongoDB if needed. Raises UserError that says why it cannot."""
     import fiftyone as fo
-    import fiftyone.core.odm as foo
+    import fiftyone.core.odm.database as odm
+    import fiftyone.core.service as service
 
-    problem = None
     if fo.config.database_uri is None and _PORT not in os.environ:
-        problem = mongod_problem()
-    if problem is None:
-        try:
-            foo.get_db_conn()
-            return
-        except Exception as error:  # noqa: BLE001 - FiftyOne raises many kinds here; all mean the same to the user
-            problem = f"{type(error).__name__}: {error} (database: {fo.config.database_uri or fo.config.database_dir})"
-    raise _no_database(problem)
+        if problem := mongod_problem():
+            raise _no_database(problem)
+        if not os.environ.get("FIFTYONE_DISABLE_SERVICES"):
+            odm._db_service = _start(service.DatabaseService)
+    try:
+        odm.get_db_conn()
+    except Exception as error:  # FiftyOne raises many kinds here; all mean the same to the user
+        where = fo.config.database_uri or f"{fo.config.database_dir}, port {os.environ.get(_PORT)}"
+        raise _no_database(f"{type(error).__name__}: {error} (database: {where})") from error
+
+
+def _start(kind: type) -> Any:
+    """Start a service that runs MongoDB, or join it; FiftyOne, and the children of this process, find its port in the environment."""
+    import fiftyone as fo
+    import fiftyone.core.service as service
+    import fiftyone.service.util as services
+    import psutil
+
+    try:
+        database = kind()
+        # FiftyOne takes the first port at which a child of the service listens. Until the child is MongoDB it is a copy of the service
+        # itself, which listens for messages: seen once in CI, where a whole session then waited for answers from there.
+        while (port := database.port) in services.get_listening_tcp_ports(database.child):
+            time.sleep(0.05)
+    except (service.ServiceException, psutil.Error) as error:
+        raise _no_database(f"{error}, see {Path(fo.config.database_dir) / 'log' / 'mongo.log'}") from None
+    os.environ[_PORT] = str(port)
+    _private.append(database)
+    return database
 
 
 def keep_database_alive() -> None:

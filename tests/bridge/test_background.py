@@ -252,3 +252,32 @@ def test_two_private_databases_beside_each_other(fiftyone_db: Any, tmp_path: Pat
     assert out.stdout.strip().splitlines()[-1] == "[]", out.stderr
     assert not fiftyone_db.dataset_exists("only-there")
     here.delete()
+
+
+@pytest.mark.parametrize("name", ["private", "default"])
+def test_the_port_of_the_database_is_not_that_of_its_service(name: str, tmp_path: Path) -> None:
+    """Until a child of FiftyOne's service has become MongoDB it listens where its parent does."""
+    code = """if True:
+        import sys, time, fiftyone as fo
+        from fiftyone.core.service import DatabaseService as kind
+        from fiftyone.service.util import get_listening_tcp_ports
+        from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
+
+        def port(self, asked=[], wait=kind.port.fget):
+            asked.append(self)
+            mongod = wait(self)
+            return next(get_listening_tcp_ports(self.child)) if len(asked) < 3 else mongod
+
+        kind.port = property(port)
+        if sys.argv[1] == "private":
+            use_private_database(sys.argv[2])
+        else:
+            kind.service_name = sys.argv[2]  # not that of this machine's user
+        ensure_database()
+        print(fo.list_datasets(), fo.config.database_dir)
+    """
+    folder = str(tmp_path / "db")
+    unset = ("FIFTYONE_PRIVATE_DATABASE_PORT", "FIFTYONE_DATABASE_URI")
+    environment = {**{k: v for k, v in os.environ.items() if k not in unset}, "FIFTYONE_DATABASE_DIR": folder}
+    out = subprocess.run([sys.executable, "-c", code, name, folder], env=environment, capture_output=True, text=True, timeout=120)
+    assert out.stdout.endswith(f"[] {folder}\n"), out.stderr
