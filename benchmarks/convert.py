@@ -1,6 +1,8 @@
 """Conversion of the 160 images of coco_tiny beside FiftyOne's own YOLOv5 exporter with masks, images copied by both. Prints JSON.
 
-uv run python benchmarks/convert.py [runs]
+uv run python benchmarks/convert.py [runs] [copies]
+
+copies: how many times the images are in the dataset, each time as other files. From 1,000 samples on our conversion uses all cores.
 
 What is compared: seconds (the best of the runs, which alternate), objects that come back, and the mask IoU of what a reader of the files gets:
 ours by our reader and by plain cv2.fillPoly with truncated and with rounded vertices, outline=edge by pycocotools; FiftyOne's by its own importer.
@@ -8,6 +10,7 @@ ours by our reader and by plain cv2.fillPoly with truncated and with rounded ver
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -27,12 +30,12 @@ from fiftyone_yoloseg.geometry import masks
 SPLITS = ("train", "val")
 
 
-def dataset(fo: Any) -> Any:
+def dataset(fo: Any, copies: Path, n: int) -> Any:
     made = fo.Dataset()
-    for split in SPLITS:
+    for i, split in itertools.product(range(n), SPLITS):
         made.add_dir(
             dataset_type=fo.types.COCODetectionDataset,
-            data_path=str(DATA / "coco_tiny" / f"{split}2017"),
+            data_path=str(shutil.copytree(DATA / "coco_tiny" / f"{split}2017", copies / f"{split}-{i}")),
             labels_path=str(DATA / "coco_tiny" / "annotations" / f"instances_{split}2017.json"),
             label_field="ground_truth",
             label_types="segmentations",
@@ -98,7 +101,7 @@ def fiftyone_round_trip(fo: Any, folder: Path, data: Any) -> dict[str, float]:
     }
 
 
-def main(runs: int) -> None:
+def main(runs: int, copies: int = 1) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         use_private_database(tempfile.mkdtemp(prefix="yoloseg-benchmark-db-"))  # MongoDB outlives this function
@@ -108,30 +111,29 @@ def main(runs: int) -> None:
         from fiftyone_yoloseg.bridge.convert import convert
 
         fo.config.show_progress_bars = False
-        data = dataset(fo)
+        data = dataset(fo, root / "images", copies)
         classes = data.distinct("ground_truth.detections.label")
 
-        def ours() -> Any:
-            return convert(data, root / "ours", classes=classes, split="tags", media="copy")
+        def ours(folder: Path) -> Any:
+            return convert(data, folder, classes=classes, split="tags", media="copy")
 
-        def theirs() -> None:
+        def theirs(folder: Path) -> None:
             for split in SPLITS:
                 data.match_tags(split).export(
-                    export_dir=str(root / "theirs"), dataset_type=fo.types.YOLOv5Dataset, label_field="ground_truth",
+                    export_dir=str(folder), dataset_type=fo.types.YOLOv5Dataset, label_field="ground_truth",
                     split=split, classes=classes, use_masks=True, export_media=True,
                 )  # fmt: skip
 
         seconds: dict[str, list[float]] = {"ours": [], "fiftyone": []}
-        for _ in range(runs):
-            for name, work, folder in (("fiftyone", theirs, "theirs"), ("ours", ours, "ours")):
-                shutil.rmtree(root / folder, ignore_errors=True)
+        for i in range(runs):
+            for name, work in (("fiftyone", theirs), ("ours", ours)):
                 start = time.perf_counter()
-                work()
+                work(root / f"{name}-{i}")  # nothing is removed before the end: ext4 creates files slowly where many were just removed
                 seconds[name].append(time.perf_counter() - start)
         start = time.perf_counter()
-        report = ours()
+        report = ours(root / "ours-0")
         again = time.perf_counter() - start
-        readers = read_by_others(root / "ours", data, ["cv2.fillPoly, truncated", "cv2.fillPoly, rounded"])
+        readers = read_by_others(root / "ours-0", data, ["cv2.fillPoly, truncated", "cv2.fillPoly, rounded"])
         edge = convert(data, root / "edge", classes=classes, split="tags", media="symlink", outline="edge")
         best = {name: min(values) for name, values in seconds.items()}
         print(
@@ -146,7 +148,7 @@ def main(runs: int) -> None:
                         "our reader": {"mean IoU": edge.mean_iou, "min IoU": edge.min_iou},
                         **read_by_others(root / "edge", data, ["pycocotools"]),
                     },
-                    "fiftyone": fiftyone_round_trip(fo, root / "theirs", data),
+                    "fiftyone": fiftyone_round_trip(fo, root / "fiftyone-0", data),
                 },
                 indent=2,
             )
@@ -154,4 +156,4 @@ def main(runs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(*map(int, sys.argv[1:] or ["5"]))
