@@ -51,9 +51,9 @@ class Server:
             assert self.process.poll() is None and time.monotonic() < deadline, said[-3000:]
             time.sleep(0.2)
 
-    def make(self, kind: str, name: str, source: Path) -> str:
+    def make(self, kind: str, name: str, source: Path, seconds: float = 180) -> str:
         """Make and open a dataset (see app_server.py); its address."""
-        self.ask(kind, name, str(source))
+        self.ask(kind, name, str(source), seconds=seconds)
         return f"{self.address}/datasets/{name}"
 
     def empty(self) -> str:
@@ -61,12 +61,12 @@ class Server:
         self.ask("nothing", "nothing", "")
         return self.address
 
-    def ask(self, *words: str) -> None:
+    def ask(self, *words: str, seconds: float = 180) -> None:
         assert self.process.stdin
         self.process.stdin.write(("\t".join(words) + "\n").encode())
         self.process.stdin.flush()
         self.answers += 1
-        self.said(f"made {words[1]} ({self.answers})")
+        self.said(f"made {words[1]} ({self.answers})", seconds)
 
 
 @contextlib.contextmanager

@@ -72,6 +72,20 @@ def pending(name: str, data: str) -> None:
     dataset.set_values("review.detections.confidence", [[0.9] * len(own) for own in dataset.values("review.detections")])
 
 
+def demonstrated(name: str, folder: str) -> None:
+    """What `yoloseg demo` makes, in minutes, in the folder; its view "validation" is of the images that were predicted."""
+    import fiftyone as fo
+
+    from fiftyone_yoloseg.bridge.demo import demo
+    from fiftyone_yoloseg.config import DemoSettings, parse
+
+    demo(parse(DemoSettings, {"out": folder, "dataset": name}))
+    dataset = fo.load_dataset(name)
+    dataset.save_view("validation", dataset.exists("predictions").exclude_fields("ground_truth"))
+    dataset.app_config.color_scheme = fo.ColorScheme(color_by="value")
+    dataset.save()
+
+
 def nothing(name: str, data: str) -> None:
     """Delete all datasets."""
     import fiftyone as fo
@@ -80,7 +94,7 @@ def nothing(name: str, data: str) -> None:
         fo.delete_dataset(dataset)
 
 
-MAKERS = {"nothing": nothing, "coco_tiny": coco_tiny, "evaluated": evaluated, "pending": pending}
+MAKERS = {"nothing": nothing, "coco_tiny": coco_tiny, "evaluated": evaluated, "pending": pending, "demonstrated": demonstrated}
 
 
 def show(session: Any, dataset: Any) -> None:

@@ -29,10 +29,10 @@ def test_a_person_decides_on_an_open_sample(app: App, server: Server, test_data:
     """Its buttons: accept all that waits on one sample, reject it on the next."""
     app.go(server.make("pending", "pending", test_data / "coco_tiny"))
     app.page.locator("[data-cy=fo-grid] [data-cy=looker]").first.click()
-    assert decide(app, "check", "23-accepted") == ("3 objects accepted", {"ground_truth": "3", "review": "0"})
-    assert decide(app, "check", "24-nothing-waits") == ("No object waits here", {"ground_truth": "3", "review": "0"})
+    decide(app, "check", "3 objects accepted", "23-accepted", ground_truth=3, review=0)
+    decide(app, "check", "No object waits here", "24-nothing-waits", ground_truth=3, review=0)
     app.page.keyboard.press("ArrowRight")
-    assert decide(app, "close", "25-rejected") == ("2 objects rejected", {"ground_truth": "0", "review": "0"})
+    decide(app, "close", "2 objects rejected", "25-rejected", ground_truth=0, review=0)
     deadline = time.monotonic() + SLOW / 1000
     while app.page.locator("[data-cy=modal]").count() and time.monotonic() < deadline:
         app.page.mouse.click(15, 500)  # beside the sample, which closes it; not while the App draws itself anew
@@ -42,16 +42,17 @@ def test_a_person_decides_on_an_open_sample(app: App, server: Server, test_data:
     assert app.complaints == []
 
 
-def decide(app: App, icon: str, shot: str) -> tuple[str, dict[str, str]]:
-    """Press a button beside the open sample; what is said then, and how many labels each field has."""
+def decide(app: App, icon: str, message: str, shot: str, **counts: int) -> None:
+    """Press a button beside the open sample: what is said then, and how many labels each field has."""
     modal = app.page.locator("[data-cy=modal]")
     said = app.page.get_by_text(re.compile("object.* (accepted|rejected|waits here)$"))
     playwright.expect(said).to_have_count(0, timeout=SLOW)
     modal.locator(".material-icons", has_text=re.compile(f"^{icon}$")).click()
     said.wait_for()
-    counts = {name: modal.locator(f"[data-cy=sidebar-field-container-{name}]") for name in ("ground_truth", "review")}
+    assert said.inner_text() == message
+    for field, n in counts.items():
+        playwright.expect(modal.locator(f"[data-cy=sidebar-field-container-{field}]")).to_have_text(re.compile(rf"\D{n}\s*$"), timeout=SLOW)
     app.shot(shot, 1500)
-    return said.inner_text(), {name: entry.inner_text().split()[-1] for name, entry in counts.items()}
 
 
 def check(app: App) -> None:
