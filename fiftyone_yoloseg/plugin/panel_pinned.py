@@ -27,7 +27,9 @@ def pinned_pictures(page: types.Object, data: Data, run: Run, chosen: str, calls
     page.md("**Pinned pictures**: the same validation images as the training goes on", name="pinned_title")
     row = page.h_stack("pinned", gap=1, componentsProps=ROW)
     choices = {NEWEST: f"Newest: epoch {epochs[-1]}"} | {str(e): f"Epoch {e}" + (", the best" if e == best else "") for e in epochs}
-    dropdown(row, "epoch", "Epoch", choices, NEWEST if chosen == NEWEST else str(epoch), calls["pinned_epoch"])
+    if chosen not in choices:  # the browser keeps it, and would show nothing
+        choices[chosen] = f"Epoch {epoch}, as the picture of {chosen} is not kept"
+    dropdown(row, "epoch", "Epoch", choices, chosen, calls["pinned_epoch"])
     for step, title, icon in ((-1, "Earlier", "chevron_left"), (1, "Later", "chevron_right")):
         if (other := turned(epochs, epoch, step)) != epoch:
             row.btn(f"pinned_{step}", title, icon=icon, variant="outlined", on_click=calls["pinned_epoch"], params={"value": str(other)})

@@ -267,7 +267,9 @@ def test_pinned_pictures_are_turned_like_pages(coco: Any, tmp_path: Path) -> Non
     )
     pin(run, 13)
     assert picture(Shown(coco, "tick")) == picture_path(run.dir, 13), "follows the training"
-    assert picture(Shown(coco, "tick", {"pinned": "8"})) == picture_path(run.dir, 5), "thinned out since"
+    thinned = Shown(coco, "tick", {"pinned": "8"})
+    assert picture(thinned) == picture_path(run.dir, 5) and "Epoch 5, as the picture of 8 is not kept" in thinned.text
+    assert '"default": "8"' in thinned.text and "not kept" not in turned.text, "a dropdown shows what is among its choices only"
 
 
 def test_pinned_pictures_are_not_sent_with_each_event(coco: Any, tmp_path: Path) -> None:
