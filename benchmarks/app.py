@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fiftyone_yoloseg.bridge.database import private_database
+
 REPO = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPO / "tests" / "plugin"))
 SAMPLES, RUNS, EPOCHS = 100_000, 50, 100
@@ -128,10 +130,6 @@ def paint(context: Any, dataset: Any, tab: str = "runs") -> float:
 
 
 def main(folder: Path, samples: int) -> None:
-    from fiftyone_yoloseg.bridge.database import close_private_database, ensure_database, use_private_database
-
-    use_private_database(folder / "db")
-    ensure_database()
     import fiftyone as fo
     from made_runs import add_run
 
@@ -152,7 +150,6 @@ def main(folder: Path, samples: int) -> None:
     report["forms without any mask"] = forms(context, dataset)
     report["panel"]["large dataset, no run"] = round(paint(context, dataset), 3)
     print(json.dumps(report, indent=2))
-    close_private_database()  # before its folder is removed
 
 
 if __name__ == "__main__":
@@ -160,8 +157,7 @@ if __name__ == "__main__":
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--folder", type=Path, help="keep the database and the runs there")
     given = parser.parse_args()
-    if given.folder:
-        main(given.folder, given.samples)
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(Path(temporary), given.samples)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = given.folder or Path(temporary)
+        with private_database(place / "db"):
+            main(place, given.samples)

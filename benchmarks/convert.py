@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from common import DATA
 
-from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
+from fiftyone_yoloseg.bridge.database import private_database
 from fiftyone_yoloseg.geometry import masks
 
 SPLITS = ("train", "val")
@@ -101,11 +101,10 @@ def fiftyone_round_trip(fo: Any, folder: Path, data: Any) -> dict[str, float]:
     }
 
 
+@private_database()
 def main(runs: int, copies: int = 1) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        use_private_database(tempfile.mkdtemp(prefix="yoloseg-benchmark-db-"))  # MongoDB outlives this function
-        ensure_database()
         import fiftyone as fo
 
         from fiftyone_yoloseg.bridge.convert import convert

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import psutil
 
-from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
+from fiftyone_yoloseg.bridge.database import private_database
 
 WIDTH, HEIGHT, BATCH = 96, 64, 2000
 
@@ -57,9 +57,8 @@ def objects(fo: Any, rng: np.random.Generator) -> list[Any]:
     return found
 
 
+@private_database()
 def main(samples: int) -> None:
-    use_private_database(tempfile.mkdtemp(prefix="yoloseg-benchmark-db-"))
-    ensure_database()
     import fiftyone as fo
 
     from fiftyone_yoloseg.bridge.convert import convert

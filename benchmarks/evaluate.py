@@ -13,7 +13,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +23,7 @@ os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
 
 from common import DATA
 
+from fiftyone_yoloseg.bridge.database import private_database
 from fiftyone_yoloseg.data.coco import load_coco
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.types import CropMask, ImageRecord
@@ -93,11 +93,8 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+@private_database()
 def main(repeats: int, per_image: int) -> None:
-    from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
-
-    use_private_database(tempfile.mkdtemp())
-    ensure_database()
     import fiftyone as fo
 
     import fiftyone_yoloseg as fy

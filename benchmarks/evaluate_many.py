@@ -12,7 +12,6 @@ import json
 import os
 import resource
 import sys
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,12 @@ os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
 from common import DATA
 from evaluate import predictions, seconds
 
+from fiftyone_yoloseg.bridge.database import private_database
 from fiftyone_yoloseg.data.coco import load_coco
 
 
+@private_database()
 def main(wanted: int, per_image: int) -> None:
-    from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
-
-    use_private_database(tempfile.mkdtemp())
-    ensure_database()
     import fiftyone as fo
     from bson import ObjectId
 

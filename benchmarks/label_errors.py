@@ -16,7 +16,6 @@ import contextlib
 import gc
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ import cv2
 import numpy as np
 from common import DATA, coco_tiny, shapes
 
+from fiftyone_yoloseg.bridge.database import private_database
 from fiftyone_yoloseg.engine.label_errors import KINDS, LabelErrors, Suspect
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.types import CropMask, ImageRecord, InstanceRecord, Instances
@@ -292,17 +292,15 @@ def explained(done: Corrupted, found: Sequence[Instances], truth: list[tuple[int
     return sum(any(lies_on(m, o.mask) for m in found[i].masks) for i, _, o in truth)
 
 
+@private_database()
 def through_fiftyone(done: Corrupted, found: Sequence[Instances], names: dict[int, str], times: tuple[int, ...] = (1, 5)) -> dict[str, Any]:
     """fy.find_label_errors on the samples, once and several times over: seconds, and by how much the process grows."""
     import fiftyone as fo
     import psutil
 
-    from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
     from fiftyone_yoloseg.bridge.label_errors import find_label_errors
     from fiftyone_yoloseg.bridge.labels import record_to_detections, to_detections
 
-    use_private_database(tempfile.mkdtemp(prefix="yoloseg-benchmark-db-"))  # MongoDB outlives this function
-    ensure_database()
     fo.config.show_progress_bars = False
     process, out = psutil.Process(), {}
     for n in times:

@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fiftyone_yoloseg.bridge.database import private_database
+
 PEER = """
 import json, sys
 from ultralytics import YOLO
@@ -24,19 +26,16 @@ print("COUNTS " + json.dumps(counts))
 """
 
 
+@private_database()
 def main() -> None:
+    import fiftyone as fo
     from convert import dataset
 
     from fiftyone_yoloseg.bridge.convert import convert
-    from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
-
-    use_private_database(tempfile.mkdtemp(prefix="yoloseg-benchmark-db-"))
-    ensure_database()
-    import fiftyone as fo
 
     fo.config.show_progress_bars = False
     with tempfile.TemporaryDirectory() as folder:
-        report = convert(dataset(fo), Path(folder) / "yolo", split="tags")
+        report = convert(dataset(fo, Path(folder) / "images", 1), Path(folder) / "yolo", split="tags")
         yaml = Path(folder) / "peer.yaml"  # the peer wants an absolute root
         yaml.write_text(f"path: {folder}/yolo\n" + report.dataset_yaml.read_text())
         rows = {

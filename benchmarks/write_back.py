@@ -10,10 +10,8 @@ memory: resident megabytes while that many images of 64 x 64 are predicted at 32
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +26,7 @@ import peer
 from common import DATA, coco_tiny
 
 from fiftyone_yoloseg import YOLO
-from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
+from fiftyone_yoloseg.bridge.database import private_database
 from fiftyone_yoloseg.bridge.pipeline import ahead
 from fiftyone_yoloseg.types import Instances
 
@@ -186,19 +184,15 @@ def memory(samples: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     what, number = sys.argv[1] if len(sys.argv) > 1 else "objects", int(sys.argv[2]) if len(sys.argv) > 2 else None
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # before FiftyOne is loaded, so that it runs after FiftyOne has ended
-    (folder / "db").mkdir()
-    use_private_database(folder / "db")
-    ensure_database()
-    if what == "objects":
-        report = objects()
-    elif what == "peer":
-        report = beside_the_peer(number or 1, folder)
-    elif what == "memory":
-        report = memory(number or 20_000, folder)
-    else:
-        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory() as folder, private_database():
+        if what == "objects":
+            report = objects()
+        elif what == "peer":
+            report = beside_the_peer(number or 1, Path(folder))
+        elif what == "memory":
+            report = memory(number or 20_000, Path(folder))
+        else:
+            sys.exit(__doc__)
     print(json.dumps({what: report}, indent=2))
 
 

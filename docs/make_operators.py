@@ -183,11 +183,9 @@ def _folded(form: ListedForm) -> str:
 
 
 def main() -> None:
-    from fiftyone_yoloseg.bridge.database import ensure_database, use_private_database
+    from fiftyone_yoloseg.bridge.database import private_database
 
-    with tempfile.TemporaryDirectory() as folder:
-        use_private_database(Path(folder) / "db")
-        ensure_database()
+    with tempfile.TemporaryDirectory() as folder, private_database():
         OUT.write_text(render(Path(folder) / "data"), encoding="utf-8")
 
 

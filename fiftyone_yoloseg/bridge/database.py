@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +52,27 @@ def use_private_database(folder: str | Path) -> Path:
     return path
 
 
-def close_private_database() -> None:
-    """End the MongoDB of `use_private_database`, and wait for that: for who removes its folder. This process has no database any more."""
-    while _private:
-        _private.pop().stop()
+@contextlib.contextmanager
+def private_database(folder: str | Path | None = None) -> Iterator[Path]:
+    """`use_private_database` for a block: at its end MongoDB has ended, and this process has no database.
+
+    Without a folder it is in one of its own, which is removed then. Also a decorator.
+    """
+    import fiftyone.core.odm.database as odm
+
+    with tempfile.TemporaryDirectory(prefix="yoloseg-db-") as temporary:
+        path = use_private_database(folder or temporary)
+        try:
+            ensure_database()
+            yield path
+        finally:
+            odm._disconnect()
+            os.environ.pop(_PORT, None)
+            database = _private.pop()
+            process, joined = database.child, database.attached
+            database.stop()
+            if not joined:
+                process.wait()
 
 
 def ensure_database() -> None:

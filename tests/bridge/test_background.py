@@ -281,3 +281,23 @@ def test_the_port_of_the_database_is_not_that_of_its_service(name: str, tmp_path
     environment = {**{k: v for k, v in os.environ.items() if k not in unset}, "FIFTYONE_DATABASE_DIR": folder}
     out = subprocess.run([sys.executable, "-c", code, name, folder], env=environment, capture_output=True, text=True, timeout=120)
     assert out.stdout.endswith(f"[] {folder}\n"), out.stderr
+
+
+def test_a_private_database_ends_with_its_block(tmp_path: Path) -> None:
+    """MongoDB has ended when its folder is removed, and the process ends as if there had been none."""
+    code = """if True:
+        import time, psutil, fiftyone as fo
+        from fiftyone_yoloseg.bridge.database import private_database
+
+        def mongods():
+            return [p for p in psutil.process_iter(["cmdline"]) if str(folder) in (p.info["cmdline"] or ())]
+
+        with private_database() as folder:
+            fo.Dataset()
+            print(len(mongods()))
+        print(len(mongods()), folder.exists(), flush=True)
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "FIFTYONE_PRIVATE_DATABASE_PORT"}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert out.stdout.splitlines()[-2:] == ["2", "0 False"] and out.returncode == 0, out.stdout + out.stderr
+    assert "Error" not in out.stderr and "error" not in out.stderr, out.stderr
