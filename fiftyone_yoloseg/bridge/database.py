@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -89,8 +90,11 @@ def ensure_database() -> None:
     try:
         odm.get_db_conn()
     except Exception as error:  # FiftyOne raises many kinds here; all mean the same to the user
-        where = fo.config.database_uri or f"{fo.config.database_dir}, port {os.environ.get(_PORT)}"
-        raise _no_database(f"{type(error).__name__}: {error} (database: {where})") from error
+        said = f"{type(error).__name__}: {error}"
+        if uri := fo.config.database_uri:
+            shown = re.sub("//[^@/]*@", "//...@", uri)  # without a password
+            raise UserError(f"FiftyOne's database {shown} cannot be used: {said}. Start it, or correct FIFTYONE_DATABASE_URI") from error
+        raise _no_database(f"{said} (database: {fo.config.database_dir}, port {os.environ.get(_PORT)})") from error
 
 
 def _start(kind: type) -> Any:

@@ -301,3 +301,20 @@ def test_a_private_database_ends_with_its_block(tmp_path: Path) -> None:
     out = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert out.stdout.splitlines()[-2:] == ["2", "0 False"] and out.returncode == 0, out.stdout + out.stderr
     assert "Error" not in out.stderr and "error" not in out.stderr, out.stderr
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+    code = """if True:
+        from fiftyone_yoloseg.bridge.database import ensure_database
+        from fiftyone_yoloseg.errors import UserError
+        try:
+            ensure_database()
+        except UserError as error:
+            print(error)
+    """
+    address = "mongodb://me:secret@127.0.0.1:1/?serverSelectionTimeoutMS=300"
+    unset = ("FIFTYONE_PRIVATE_DATABASE_PORT", "FIFTYONE_DATABASE_DIR")
+    environment = {**{k: v for k, v in os.environ.items() if k not in unset}, "FIFTYONE_DATABASE_URI": address}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert "database mongodb://...@127.0.0.1:1/" in out.stdout and "secret" not in out.stdout, out.stdout + out.stderr
+    assert "correct FIFTYONE_DATABASE_URI" in out.stdout
