@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import forms
 import pytest
@@ -33,11 +34,8 @@ def test_a_person_decides_on_an_open_sample(app: App, server: Server, test_data:
     decide(app, "check", "No object waits here", "24-nothing-waits", ground_truth=3, review=0)
     app.page.keyboard.press("ArrowRight")
     decide(app, "close", "2 objects rejected", "25-rejected", ground_truth=0, review=0)
-    deadline = time.monotonic() + SLOW / 1000
-    while app.page.locator("[data-cy=modal]").count() and time.monotonic() < deadline:
-        app.page.mouse.click(15, 500)  # beside the sample, which closes it; not while the App draws itself anew
-        app.page.wait_for_timeout(1000)
-    assert app.page.locator("[data-cy=modal]").count() == 0
+    app.page.mouse.click(15, 500)  # beside the sample, which closes it
+    playwright.expect(app.page.locator("[data-cy=modal]")).to_have_count(0, timeout=SLOW)
     app.shot("26-decided", 2000)
     assert app.complaints == []
 
@@ -47,12 +45,17 @@ def decide(app: App, icon: str, message: str, shot: str, **counts: int) -> None:
     modal = app.page.locator("[data-cy=modal]")
     said = app.page.get_by_text(re.compile("object.* (accepted|rejected|waits here)$"))
     playwright.expect(said).to_have_count(0, timeout=SLOW)
-    modal.locator(".material-icons", has_text=re.compile(f"^{icon}$")).click()
-    said.wait_for()
-    assert said.inner_text() == message
+    with app.page.expect_response(loads_dataset, timeout=SLOW):  # until it has come, the App has no page to answer a click with
+        modal.locator(".material-icons", has_text=re.compile(f"^{icon}$")).click()
+        said.wait_for()
+        assert said.inner_text() == message
     for field, n in counts.items():
         playwright.expect(modal.locator(f"[data-cy=sidebar-field-container-{field}]")).to_have_text(re.compile(rf"\D{n}\s*$"), timeout=SLOW)
     app.shot(shot, 1500)
+
+
+def loads_dataset(response: Any) -> bool:
+    return response.url.endswith("/graphql") and "DatasetPageQuery" in (response.request.post_data or "")
 
 
 def check(app: App) -> None:
