@@ -93,7 +93,10 @@ def ensure_database() -> None:
         said = f"{type(error).__name__}: {error}"
         if uri := fo.config.database_uri:
             shown = re.sub("//[^@/]*@", "//...@", uri)  # without a password
-            raise UserError(f"FiftyOne's database {shown} cannot be used: {said}. Start it, or correct FIFTYONE_DATABASE_URI") from error
+            raise UserError(
+                f"FiftyOne's database {shown} cannot be used: {said}. "
+                "Start it, or correct FIFTYONE_DATABASE_URI or database_uri in ~/.fiftyone/config.json"
+            ) from error
         raise _no_database(f"{said} (database: {fo.config.database_dir}, port {os.environ.get(_PORT)})") from error
 
 
