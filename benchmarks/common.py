@@ -25,6 +25,7 @@ from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.types import ImageRecord, InstanceRecord, SegmentationData
 
 DATA = Path(os.environ.get("YOLOSEG_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "ERROR")  # its hints go to stdout, where JSON alone belongs
 
 
 def shapes() -> SegmentationData:

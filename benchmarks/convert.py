@@ -2,7 +2,7 @@
 
 uv run python benchmarks/convert.py [runs] [copies]
 
-copies: how many times the images are in the dataset, each time as other files. From 1,000 samples on our conversion uses all cores.
+copies: how many times the images are in the dataset, each time as other files. From 500 samples on our conversion uses all cores.
 
 What is compared: seconds (the best of the runs, which alternate), objects that come back, and the mask IoU of what a reader of the files gets:
 ours by our reader and by plain cv2.fillPoly with truncated and with rounded vertices, outline=edge by pycocotools; FiftyOne's by its own importer.

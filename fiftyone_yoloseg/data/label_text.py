@@ -35,37 +35,36 @@ def walks_text(walks: Sequence[Walk], corners: Sequence[tuple[int, int]], size: 
     if not walks:
         return []
     height, width = size
-    digits = decimals(height, width)
+    table, first_row = _table(height, width, outline)
     lengths = np.array([len(points) for points, _ in walks])
-    vertices = np.concatenate([points for points, _ in walks]) + np.repeat(np.array(corners, np.int32), lengths, 0)
-    if outline == "edge":
-        columns, rows = _table(width, digits, (0.0,), 1), _table(height, digits, (0.0,), 1)
-        column, row = vertices[:, 0], vertices[:, 1]
-    else:
-        columns, rows = _table(width, digits, (OFFSET, OFFSET + MARK, OFFSET - MARK), 0), _table(height, digits, (OFFSET, OFFSET + MARK), 0)
-        marks = np.concatenate([marks for _, marks in walks])
-        column, row = vertices[:, 0] + (marks.astype(np.int32) % 3) * width, vertices[:, 1].copy()  # a mark of -1 is the table's third part
-        starts = np.cumsum(lengths) - lengths
-        row[starts] += np.array(continues, np.int32) * height
-    text = np.empty((len(vertices), 2, digits + 3), np.uint8)
-    text[:, 0], text[:, 1] = columns[column], rows[row]
-    data, step = text.tobytes(), 2 * (digits + 3)
+    entries = np.concatenate([points for points, _ in walks]) + np.repeat(np.array(corners, np.int32), lengths, 0)
+    if outline == "pixel":
+        entries[:, 0] += np.concatenate([marks for _, marks in walks]) % 3 * np.int32(width)  # a mark of -1 is in the table's third part
+        entries[np.cumsum(lengths) - lengths, 1] += np.array(continues, np.int32) * height
+    entries[:, 1] += first_row
+    data, step = table.take(entries, 0).tobytes(), 2 * table.shape[1]
     ends = (np.cumsum(lengths) * step).tolist()
     return [data[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 @functools.lru_cache(maxsize=256)
-def _table(size: int, digits: int, offsets: tuple[float, ...], more: int) -> npt.NDArray[np.uint8]:
-    """Text of (i + offset) / size for i in 0..size-1+more, one offset after the other: (n, digits + 3) characters."""
-    shares = np.concatenate([(np.arange(size + more) + offset) / size for offset in offsets])
-    number = np.rint(shares * 10**digits).astype(np.int64)
+def _table(height: int, width: int, outline: Outline) -> tuple[npt.NDArray[np.uint8], int]:
+    """The text of each coordinate that an outline can have, (n, decimals + 3) characters, and the entry at which those of rows begin.
+
+    Pixel outlines have each pixel several times: plain, and with each mark that it can have.
+    """
+    across, down = ((OFFSET, OFFSET + MARK, OFFSET - MARK), (OFFSET, OFFSET + MARK)) if outline == "pixel" else ((0.0,), (0.0,))
+    edge, digits = int(outline == "edge"), decimals(height, width)
+    columns = [(np.arange(width + edge) + offset) / width for offset in across]
+    rows = [(np.arange(height + edge) + offset) / height for offset in down]
+    number = np.rint(np.concatenate(columns + rows) * 10**digits).astype(np.int64)
     text = np.empty((len(number), digits + 3), np.uint8)
     text[:, 0], text[:, 2] = _SPACE, _DOT
     for place in range(digits):
         number, digit = np.divmod(number, 10)
         text[:, digits + 2 - place] = digit + _ZERO
     text[:, 1] = number + _ZERO
-    return text
+    return text, len(columns) * len(columns[0])
 
 
 def parse_fixed(rows: Sequence[bytes]) -> tuple[Floats, list[int]] | None:
@@ -74,7 +73,7 @@ def parse_fixed(rows: Sequence[bytes]) -> tuple[Floats, list[int]] | None:
     None if any row is otherwise.
     """
     digits = rows[0].find(b" ") - 2 if rows else 1
-    if not 0 < digits <= 15:
+    if not 0 < digits < 15:
         return None
     step = digits + 3
     lengths = [len(row) + 1 for row in rows]
@@ -85,4 +84,4 @@ def parse_fixed(rows: Sequence[bytes]) -> tuple[Floats, list[int]] | None:
     if np.any(text[:, 0] != _SPACE) or np.any(text[:, 2] != _DOT) or (values.size and values.max() > 9):
         return None
     # the quotient of two whole numbers is rounded once, as a parser rounds the decimal: the same number to the last bit
-    return values.astype(np.int64) @ (10 ** np.arange(digits, -1, -1)) / 10**digits, [length // step for length in lengths]
+    return values.astype(np.float64) @ 10.0 ** np.arange(digits, -1, -1) / 10**digits, [length // step for length in lengths]

@@ -43,16 +43,16 @@ class LightPool:
     first: the id of one of them, done as soon as it has started: until then, work is done sooner here.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, number: int) -> None:
         self._before = set(multiprocessing.active_children())
-        self._pool = ProcessPoolExecutor(min(cpus(), most), multiprocessing.get_context("spawn"), one_thread)
+        self._pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), one_thread)
         self.first: Future[int] = self._begin(os.getpid)
 
     @classmethod
-    def start(cls, most: int, what: str, otherwise: str) -> LightPool | None:
+    def start(cls, number: int, what: str, otherwise: str) -> LightPool | None:
         """None, with a warning, where no process can be started. what, otherwise: for it: "to read labels", "in threads"."""
         try:
-            return cls(most)
+            return cls(number)
         except OSError as error:
             log.warning("No process can be started %s (%s): it goes on %s, more slowly", what, error, otherwise)
             return None
@@ -84,14 +84,14 @@ class LightPool:
 
 
 class Workers:
-    """Does chunks of work in order: in this process, and in others as soon as they have started. Use it as a context.
+    """Does chunks of work in order: in this process, and beside it in others as soon as they have started. Use it as a context.
 
     what: for a message, as "converted samples".  worth: whether there is enough to do for others.
     """
 
     def __init__(self, what: str, *, worth: bool) -> None:
-        self.what = what
-        self._processes = LightPool.start(_MOST, "to help", "in this one") if worth and may_have_helpers() else None
+        self.what, self._helpers = what, min(cpus() - 1, _MOST)
+        self._processes = LightPool.start(self._helpers, "to help", "in this one") if worth and may_have_helpers() else None
 
     def __enter__(self) -> Workers:
         return self
@@ -107,16 +107,21 @@ class Workers:
         """
         begun: deque[tuple[K, Future[T]]] = deque()
         for kept, chunk in chunks:
-            if self._processes is None or not self._processes.ready:
-                yield kept, function(chunk)
-                continue
-            begun.append((kept, self._processes.submit(function, chunk)))
-            if len(begun) > 2 * _MOST:
+            begun.append((kept, self._begin(function, chunk, sum(not future.done() for _, future in begun))))
+            while begun and (begun[0][1].done() or len(begun) > 4 * _MOST):
                 kept, future = begun.popleft()
                 yield kept, self._result(future)
         while begun:
             kept, future = begun.popleft()
             yield kept, self._result(future)
+
+    def _begin(self, function: Callable[[A], T], chunk: A, waiting: int) -> Future[T]:
+        """In a helper, or done here while each of them has its next chunk already."""
+        if self._processes is not None and self._processes.ready and waiting < 2 * self._helpers:
+            return self._processes.submit(function, chunk)
+        done: Future[T] = Future()
+        done.set_result(function(chunk))
+        return done
 
     def _result(self, future: Future[T]) -> T:
         try:

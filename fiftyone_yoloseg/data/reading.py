@@ -15,7 +15,7 @@ from .files import read_text
 from .images import image_size
 from .packed import PackedInstances, pack
 from .places import LEFT_OUT
-from .processes import LightPool, may_have_helpers
+from .processes import LightPool, cpus, may_have_helpers
 from .yolo_labels import parse_label_file
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Readers:
         """before, left: images that came before these and that come after them. The share of those that were to be read may go on."""
         if self._may_start and self._sent * left >= WORTH_PROCESSES * max(before, 1):
             self._may_start = False
-            self._processes = LightPool.start(MOST_PROCESSES, "to read labels", "in threads")
+            self._processes = LightPool.start(min(cpus(), MOST_PROCESSES), "to read labels", "in threads")
         self._sent += len(tasks)
         if self._processes is not None and self._processes.ready:
             return self._processes.submit(read, tasks, self.nc)

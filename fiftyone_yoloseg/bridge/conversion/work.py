@@ -14,7 +14,7 @@ from .manifest import Entry, file_print, label_digest, written_print
 from .media import Media, SourceError, link, place, same_content
 from .rows import SampleResult, write_rows
 
-WORTH_PROCESSES = 1000
+WORTH_PROCESSES = 500
 """Samples below which a conversion is done before processes have started and paid for themselves."""
 
 
