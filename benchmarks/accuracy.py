@@ -19,7 +19,7 @@ from common import DATA, coco_tiny, score, shapes, write_yolo
 
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint, new_checkpoint
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.types import SegmentationData
 
 SCRATCH = "yolov8n-seg.yaml"

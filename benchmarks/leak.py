@@ -15,7 +15,7 @@ import psutil
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.data.synthetic import write_synthetic
 from fiftyone_yoloseg.engine.checkpoint import new_checkpoint
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 
 EVERY, SETTLED = 20, 40
 

@@ -22,7 +22,7 @@ from common import shapes
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.engine.checkpoint import new_checkpoint
 from fiftyone_yoloseg.engine.events import TrainingListener
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.types import SegmentationData
 
 USUAL, RESULTS = 100, 0.005

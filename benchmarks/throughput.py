@@ -19,7 +19,7 @@ from common import coco_tiny, write_yolo
 
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.engine.checkpoint import new_checkpoint
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 
 BATCH = 8
 

@@ -12,10 +12,11 @@ from .config import DecodeSettings, ExportSettings, PredictSettings, TrainSettin
 from .console import progress_bar, show_log
 from .data.load import load_data, one_class
 from .engine.checkpoint import NEW_MODEL, Checkpoint, load_checkpoint, new_checkpoint
+from .engine.events import TrainResult
 from .engine.metrics import Metrics
 from .engine.predictor import Predictor
 from .engine.sources import frames, image_files
-from .engine.trainer import TrainResult, train
+from .engine.train import train
 from .engine.validator import validate
 from .errors import CheckpointError, DataError, ExportError, SettingsError
 from .nn.model import YOLOv8Seg

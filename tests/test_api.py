@@ -14,7 +14,7 @@ from PIL import Image
 from fiftyone_yoloseg import YOLO
 from fiftyone_yoloseg.config import PredictSettings
 from fiftyone_yoloseg.data.images import read_image
-from fiftyone_yoloseg.engine.trainer import TrainResult
+from fiftyone_yoloseg.engine.events import TrainResult
 from fiftyone_yoloseg.errors import CheckpointError, DataError, ExportError, SettingsError
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.results import Results

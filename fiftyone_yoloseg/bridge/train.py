@@ -15,8 +15,7 @@ from .prepare import prepare
 
 if TYPE_CHECKING:
     from ..engine.checkpoint import Checkpoint
-    from ..engine.events import TrainingListener
-    from ..engine.trainer import TrainResult
+    from ..engine.events import TrainingListener, TrainResult
 
 log = logging.getLogger("fiftyone_yoloseg")
 PIN = "pinned"
@@ -51,7 +50,7 @@ def train(
     with resume=True, that of the earlier session is.
     Raises UserError.
     """
-    from ..engine import trainer
+    from ..engine import train as engine
     from .run_keeper import RunKeeper
 
     if isinstance(val, bool):
@@ -81,7 +80,7 @@ def train(
         "job": job,
     }
     keeper = RunKeeper(view, facts, prepared.splits)
-    return trainer.train(checkpoint, prepared.data, wanted, progress=progress, should_stop=should_stop, listeners=[keeper, *listeners])
+    return engine.train(checkpoint, prepared.data, wanted, progress=progress, should_stop=should_stop, listeners=[keeper, *listeners])
 
 
 def tagged(view: Any, validation: Sequence[ImageRecord]) -> tuple[str, ...]:

@@ -6,15 +6,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..config import TrainSettings
 from ..errors import SettingsError
 from ..types import Batch, ImageRecord, Instances, Names
 from .metrics import Metrics
-
-if TYPE_CHECKING:
-    from .trainer import TrainResult
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +50,26 @@ class EpochInfo:
     metrics: Metrics | None
     best: bool
     pinned: Mapping[int, Instances] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """Where a training put its files, and how good its best epoch is.
+
+    epochs: finished ones, of all sessions of the run. best_epoch: 0 if it was stopped before the first was complete; best.pt then holds
+    the weights as they were. metrics: of best.pt; None without validation images, or if a stopped session had validated none.
+    notes: what the user should know: layers that start anew, what was chosen.
+    """
+
+    dir: Path
+    best: Path
+    last: Path
+    metrics: Metrics | None
+    epochs: int
+    best_epoch: int
+    seconds_per_step: float
+    stopped: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class _Ranks:
         gpu = select_device(devices[0]).type == "cuda"
         new: Any = multiprocessing.get_context("spawn") if gpu else context()  # CUDA wants processes that nothing has forked
         if new.get_start_method() == "forkserver":
-            new.set_forkserver_preload(["fiftyone_yoloseg.engine.trainer"])  # once, not in each process
+            new.set_forkserver_preload(["fiftyone_yoloseg.engine.train"])  # once, not in each process
         try:
             for rank in range(len(devices)):
                 (up, told), (answers, down), (alive, life) = (new.Pipe(duplex=False) for _ in range(3))

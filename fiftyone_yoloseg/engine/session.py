@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
@@ -20,14 +20,12 @@ from ..types import Batch, ImageRecord, Instances, Names, ProgressFn
 from .checkpoint import Checkpoint
 from .devices import deterministic, import_compiler, kept_memory
 from .distributed import World
-from .events import EpochInfo, Listeners, Phase, RunInfo, TrainingListener
+from .events import EpochInfo, Listeners, Phase, RunInfo, TrainingListener, TrainResult
 from .launch import Handle, Link, launch
 from .stopping import StopRequests
+from .trainer import Trainer
 
-if TYPE_CHECKING:
-    from .trainer import TrainResult
-
-Outcome = tuple["TrainResult", Mapping[int, Instances]]
+Outcome = tuple[TrainResult, Mapping[int, Instances]]
 """What a training gives, and what best.pt finds in each validation image."""
 
 
@@ -46,8 +44,6 @@ class Job:
 
 def train_here(job: Job, world: World, told: Listeners, progress: ProgressFn, should_stop: Callable[[], bool | str]) -> Outcome:
     """Train in this process, alone or as one of several."""
-    from .trainer import Trainer
-
     if job.settings.compile or world.size > 1:  # DistributedDataParallel imports it in any case
         import_compiler()
     with deterministic(job.settings.deterministic, job.settings.compile), kept_memory(world.device):

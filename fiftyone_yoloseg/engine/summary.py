@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from ..data.store import Budget
 from ..types import ImageRecord
+from .events import TrainResult
 from .memory import estimate
 
 if TYPE_CHECKING:
-    from .trainer import Trainer, TrainResult
+    from .trainer import Trainer
 
 log = logging.getLogger(__name__)
 GB = 1e9

@@ -1,4 +1,4 @@
-"""Training: one readable loop. `train` prepares a run, `Trainer.run` goes through its epochs."""
+"""Training: one readable loop, `Trainer.run`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,22 @@ from torch import nn
 
 from ..config import TrainSettings, ValSettings
 from ..data.loaders import train_loader
-from ..errors import DataError, SettingsError, Stopped, UserError
+from ..errors import Stopped, UserError
 from ..nn.loss import Losses, SegmentationLoss, WholeBatch
 from ..nn.model import YOLOv8Seg
-from ..types import Batch, ImageRecord, Instances, ModelInfo, Names, ProgressFn, SegmentationData
+from ..types import Batch, ImageRecord, Instances, ModelInfo, Names, ProgressFn
 from .checkpoint import Checkpoint, load_checkpoint
-from .devices import compiled, compiling, device_names, loader_workers, precision, select_device
-from .distributed import World, by_torchrun, joined
+from .devices import compiled, compiling, loader_workers, precision, select_device
+from .distributed import World
 from .dynamics import Observer
-from .events import EpochInfo, Listeners, RunEnd, TrainingListener, calm_phase, default_listeners
+from .events import EpochInfo, Listeners, TrainResult, calm_phase
 from .memory import check_norms, with_batch
 from .metrics import Metrics
 from .optim import Average, Schedule, build_optimizer, resolve
 from .pinned import pinned_images
-from .prepare import choose_splits, image_cache, run_folder, starting_network
+from .prepare import image_cache, starting_network
 from .runlog import Pace, ResultsCsv, write_yaml
-from .session import Job, train_here, train_on, train_on_cluster
-from .state import Position, fingerprint, keep, keep_stopped, restore, resumed_settings, strip
+from .state import Position, fingerprint, keep, keep_stopped, restore, strip
 from .stopping import StopRequests
 from .summary import conclude, describe
 from .torch_backend import TorchBackend
@@ -40,74 +38,6 @@ from .validator import LossBackend, make_loader, validate, validate_with_losses
 log = logging.getLogger(__name__)
 CLIP = 10.0
 PICTURED = 3  # first training batches that listeners get
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """Where a training put its files, and how good its best epoch is.
-
-    epochs: finished ones, of all sessions of the run. best_epoch: 0 if it was stopped before the first was complete; best.pt then holds
-    the weights as they were. metrics: of best.pt; None without validation images, or if a stopped session had validated none.
-    notes: what the user should know: layers that start anew, what was chosen.
-    """
-
-    dir: Path
-    best: Path
-    last: Path
-    metrics: Metrics | None
-    epochs: int
-    best_epoch: int
-    seconds_per_step: float
-    stopped: bool = False
-    notes: tuple[str, ...] = ()
-
-
-def train(
-    checkpoint: Checkpoint,
-    data: SegmentationData,
-    settings: TrainSettings,
-    *,
-    progress: ProgressFn | None = None,
-    should_stop: Callable[[], bool] | None = None,
-    listeners: Sequence[TrainingListener] = (),
-) -> TrainResult:
-    """Train a network on records and write a run folder.
-
-    checkpoint: where to start; a network for other classes keeps every weight that fits. With settings.resume it must be the last.pt of an
-    interrupted run, whose own settings then count. should_stop is asked after every step; Ctrl-C, SIGTERM and a file named `stop` in the run
-    folder do the same: the run is saved as it is, and can be resumed from there. listeners are told what happens, beside those of
-    settings.plots and settings.loggers.
-    With several devices in settings.device, one new process each trains; progress, should_stop and listeners are called in this one.
-    With settings.engine="ray" they are workers of a Ray cluster, and the same holds.
-    Under torchrun, this is one of the processes: the first of them calls these and writes; each returns the result.
-    Raises DataError without training or validation images, ProcessError if one of several processes is killed.
-    """
-    if settings.resume:
-        settings = resumed_settings(checkpoint, settings)
-    names, training, validation = choose_splits(data, settings)
-    last = checkpoint.path if settings.resume else None
-    if last and list(names.values()) != list(checkpoint.names.values()):
-        raise DataError(f"{data.origin}: its classes are not those of the run {last}: start a new run from that checkpoint, without resume")
-    cluster = settings.engine == "ray"
-    devices = [] if cluster or by_torchrun() else device_names(settings.device)  # those of a cluster are not this machine's
-    if cluster and by_torchrun():
-        raise SettingsError("engine=ray: Ray starts the processes itself: start this without torchrun")
-    several = len(devices) > 1
-    asked = progress or (lambda share, label: None), should_stop or (lambda: False)
-    with joined("cpu" if several or cluster else settings.device) as world:
-        told = Listeners([*default_listeners(settings), *listeners] if world.main else [])
-        with run_folder(settings, last, world) as folder:
-            job = Job(checkpoint, names, training, validation, settings, folder, data.origin)
-            try:
-                if cluster:
-                    result, found = train_on_cluster(job, told, *asked)
-                else:
-                    result, found = train_on(devices, job, told, *asked) if several else train_here(job, world, told, *asked)
-            except BaseException as error:
-                told.on_run_failed(error)
-                raise
-            told.on_run_end(RunEnd(result, found))
-            return result
 
 
 class Trainer:

@@ -21,8 +21,9 @@ SHOTS = REPO / ".artifacts" / "screenshots"
 CHROMIUM = Path(os.environ.get("YOLOSEG_CHROMIUM", "/usr/bin/chromium"))
 DIALOG = ".MuiDialog-paper"  # a form, or what an operator says at its end
 PANEL = "[data-cy=panel-content-yoloseg_panel]"
-THEIRS = ("net::ERR_", "Error posting message to worker")
-"""Errors in the console that are FiftyOne's own: it asks for things of the net, and its grid loses images when it is drawn anew while they are decoded."""
+THEIRS = ("net::ERR_", "Error posting message to worker", "entry is loading")
+"""Errors in the console that are FiftyOne's own: it asks for things of the net, its grid loses images when it is drawn anew while they are decoded, and its
+router raises the last one where a panel changes again before the page of its first change has come, as two do when a page opens, with nobody's click."""
 SLOW = 90_000  # ms, of patience only: the CI machine has two cores, and another browser test with a training of its own on it
 LIMIT = 80
 """Seconds after which this App ends an operator, as FiftyOne does after 600."""
@@ -121,14 +122,14 @@ class App:
         self.page, self.shots = page, shots
         self.complaints: list[str] = []
         page.set_default_timeout(SLOW)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", self.heard)
+        page.on("pageerror", lambda error: self.heard(str(error)))
+        page.on("console", lambda message: self.heard(message.text) if message.type == "error" else None)
         dismiss = page.get_by_role("button", name="Dismiss")  # an advertisement that covers the grid
         page.add_locator_handler(dismiss, lambda button: button.click())
 
-    def heard(self, message: Any) -> None:
-        if message.type == "error" and not any(known in message.text for known in THEIRS):
-            self.complaints.append(message.text)
+    def heard(self, error: str) -> None:
+        if not any(known in error for known in THEIRS):
+            self.complaints.append(error)
 
     def go(self, url: str) -> None:
         """Open a dataset, and wait for its images."""

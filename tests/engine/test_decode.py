@@ -243,7 +243,7 @@ def test_memory_does_not_grow_with_detections_times_pixels(share: float) -> None
 
 def test_nms_is_torchvisions_and_is_had_without_its_package() -> None:
     """Importing the package takes longer than importing torch."""
-    code = "import sys, fiftyone_yoloseg.engine.trainer as t, fiftyone_yoloseg.engine.nms as n; n._operator(); print('torchvision' in sys.modules)"
+    code = "import sys, fiftyone_yoloseg.engine.train as t, fiftyone_yoloseg.engine.nms as n; n._operator(); print('torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     import torchvision.ops

@@ -27,7 +27,7 @@ from fiftyone_yoloseg.engine.events import EpochInfo, RunEnd, RunInfo, TrainingL
 from fiftyone_yoloseg.engine.launch import launch
 from fiftyone_yoloseg.engine.pinned import pictures_of
 from fiftyone_yoloseg.engine.plots import PinnedPictures
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.errors import DataError, ProcessError, SettingsError
 from fiftyone_yoloseg.types import Batch, SegmentationData
 

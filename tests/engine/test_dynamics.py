@@ -12,7 +12,7 @@ from test_metrics import LARGE, MEDIUM, SMALL, image, predictions, rectangle
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
 from fiftyone_yoloseg.engine.dynamics import FILE, Dynamics, how_well, read_dynamics
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.errors import DataError
 from fiftyone_yoloseg.types import SegmentationData
 

@@ -15,7 +15,8 @@ from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.data.synthetic import write_synthetic
 from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from fiftyone_yoloseg.engine.events import EpochInfo, Listeners, Phase, RunEnd, RunInfo, TrainingListener, calm_phase, default_listeners
-from fiftyone_yoloseg.engine.trainer import PICTURED, Trainer, train
+from fiftyone_yoloseg.engine.train import train
+from fiftyone_yoloseg.engine.trainer import PICTURED, Trainer
 from fiftyone_yoloseg.errors import SettingsError, UserError
 from fiftyone_yoloseg.types import Batch, SegmentationData
 

@@ -13,7 +13,7 @@ from fiftyone_yoloseg.config import TrainSettings, ValSettings
 from fiftyone_yoloseg.data.images import read_image
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint, new_checkpoint
 from fiftyone_yoloseg.engine.torch_backend import TorchBackend
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.engine.validator import validate
 from fiftyone_yoloseg.geometry import masks
 from fiftyone_yoloseg.nn.model import YOLOv8Seg

@@ -20,9 +20,9 @@ import pytest
 from fiftyone_yoloseg.config import TrainSettings, parse, problems
 from fiftyone_yoloseg.data.synthetic import write_synthetic
 from fiftyone_yoloseg.engine.checkpoint import new_checkpoint
-from fiftyone_yoloseg.engine.events import EpochInfo, Phase, RunEnd, RunInfo, TrainingListener
+from fiftyone_yoloseg.engine.events import EpochInfo, Phase, RunEnd, RunInfo, TrainingListener, TrainResult
 from fiftyone_yoloseg.engine.loggers import open_loggers
-from fiftyone_yoloseg.engine.trainer import TrainResult, train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.errors import MissingDependencyError
 from fiftyone_yoloseg.types import ImageRecord
 

@@ -15,7 +15,7 @@ from small_runs import fresh, options
 
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
 from fiftyone_yoloseg.engine.memory import Need, check_norms, cpu_batch, estimate, fitting_batch
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.errors import SettingsError
 from fiftyone_yoloseg.nn.model import YOLOv8Seg
 from fiftyone_yoloseg.types import SegmentationData
@@ -108,7 +108,10 @@ def test_an_automatic_batch_is_used_said_and_on_record(shapes_data: Segmentation
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told to keep memory")
 def test_memory_of_a_step_is_kept_for_the_next_and_given_back() -> None:
-    """In a process of its own: pages that are mapped anew show as faults, and what is given back as a smaller resident set."""
+    """In a process of its own: pages that are mapped anew show as faults, and what is given back as a smaller resident set.
+
+    Many steps are counted: once or twice, at no certain step, the heap grows by a tensor that finds no gap of its size.
+    """
     code = (
         "import resource, torch, psutil\n"
         "from fiftyone_yoloseg.engine.devices import kept_memory\n"
@@ -118,11 +121,11 @@ def test_memory_of_a_step_is_kept_for_the_next_and_given_back() -> None:
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    net(images).sum().backward()\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "step(); plain = step() + step() + step()\n"
+        "step(); plain = sum(step() for _ in range(3)) / 3\n"
         "with kept_memory(torch.device('cpu')):\n"
-        "    [step() for _ in range(8)]; kept = step() + step() + step(); inside = psutil.Process().memory_info().rss\n"
+        "    step(); kept = sum(step() for _ in range(24)) / 24; inside = psutil.Process().memory_info().rss\n"
         "print(plain, kept, inside - psutil.Process().memory_info().rss, step())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    plain, kept, given_back, after = map(int, done.stdout.split())
-    assert plain > 10_000 and kept < plain / 10 and given_back > 60e6 and after > 10_000
+    plain, kept, given_back, after = map(float, done.stdout.split())
+    assert plain > 3_300 and kept < plain / 10 and given_back > 60e6 and after > 10_000

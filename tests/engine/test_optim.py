@@ -108,7 +108,7 @@ from pathlib import Path
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.data.synthetic import write_synthetic
 from fiftyone_yoloseg.engine.checkpoint import new_checkpoint
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 with tempfile.TemporaryDirectory() as folder:
     data = write_synthetic(Path(folder) / "data", train=2, val=2)
     settings = TrainSettings(imgsz=64, batch=2, epochs=1, workers=0, device="cpu", deterministic=True, project=Path(folder) / "runs")

@@ -17,7 +17,7 @@ from fiftyone_yoloseg.engine.pinned import LARGEST, MOST, kept, picture_path, pi
 from fiftyone_yoloseg.engine.plots import PinnedPictures
 from fiftyone_yoloseg.engine.plots.canvas import save_pixels
 from fiftyone_yoloseg.engine.plots.samples import plot_pinned, thumbnail
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.errors import SettingsError
 from fiftyone_yoloseg.types import ImageRecord, SegmentationData
 

@@ -28,7 +28,7 @@ from fiftyone_yoloseg.engine.pinned import pictures_of
 from fiftyone_yoloseg.engine.plots import ResultsPlot, canvas, confusion, curves, labels, pictures, plot_validation, results, samples
 from fiftyone_yoloseg.engine.runlog import COLUMNS, ResultsCsv
 from fiftyone_yoloseg.engine.torch_backend import TorchBackend
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.engine.validator import validate
 from fiftyone_yoloseg.types import Batch, Instances, SegmentationData
 
@@ -322,7 +322,7 @@ def test_curves_are_redrawn_for_next_to_none_of_the_time(tmp_path: Path, monkeyp
 def test_matplotlib_is_loaded_late_and_its_state_left_alone() -> None:
     code = (
         "import sys\n"
-        "import fiftyone_yoloseg.engine.trainer, fiftyone_yoloseg.api\n"
+        "import fiftyone_yoloseg.engine.train, fiftyone_yoloseg.api\n"
         "assert 'matplotlib' not in sys.modules\n"
         "import fiftyone_yoloseg.engine.plots as plots\n"
         "from pathlib import Path\n"

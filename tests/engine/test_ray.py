@@ -33,7 +33,7 @@ from fiftyone_yoloseg.engine.cluster.post import Post
 from fiftyone_yoloseg.engine.events import EpochInfo, RunEnd, RunInfo, TrainingListener
 from fiftyone_yoloseg.engine.predictor import Predictor
 from fiftyone_yoloseg.engine.torch_backend import TorchBackend
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.errors import DataError, MissingDependencyError, ProcessError, SettingsError, Stopped
 from fiftyone_yoloseg.types import Batch, SegmentationData
 

@@ -19,7 +19,8 @@ from small_runs import At, fresh, options, rows, same, saved, untimed
 
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint, save_checkpoint
-from fiftyone_yoloseg.engine.trainer import TrainResult, train
+from fiftyone_yoloseg.engine.events import TrainResult
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.errors import CheckpointError, DataError, SettingsError
 from fiftyone_yoloseg.types import SegmentationData
 
@@ -66,7 +67,7 @@ from pathlib import Path
 import torch
 from small_runs import fresh, options
 from fiftyone_yoloseg.data.synthetic import write_synthetic
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 
 folder, project, how = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)

@@ -16,12 +16,14 @@ from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.data.augment import Augmenter
 from fiftyone_yoloseg.data.loaders import train_loader
 from fiftyone_yoloseg.data.store import ImageStore
+from fiftyone_yoloseg.engine import prepare
 from fiftyone_yoloseg.engine import trainer as trainer_module
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from fiftyone_yoloseg.engine.devices import compiling, loader_workers, precision, select_device
 from fiftyone_yoloseg.engine.optim import build_optimizer
 from fiftyone_yoloseg.engine.stopping import StopRequests
-from fiftyone_yoloseg.engine.trainer import Trainer, train
+from fiftyone_yoloseg.engine.train import train
+from fiftyone_yoloseg.engine.trainer import Trainer
 from fiftyone_yoloseg.errors import SettingsError
 from fiftyone_yoloseg.types import Batch, SegmentationData
 
@@ -99,8 +101,8 @@ def trained_weights(shapes_data: SegmentationData, tmp_path_factory: pytest.Temp
 
     def weights(**changes: Any) -> dict[str, torch.Tensor]:
         settings = options(project, **{"optimizer": "SGD", "epochs": 3, "imgsz": 64, "mosaic": 0.0, "warmup_epochs": 0.1, **changes})
-        names, training, validation = trainer_module.choose_splits(shapes_data, settings)
-        with trainer_module.run_folder(settings, None) as folder:
+        names, training, validation = prepare.choose_splits(shapes_data, settings)
+        with prepare.run_folder(settings, None) as folder:
             run = Trainer(fresh(shapes_data), names, training, validation, settings, folder, "")
             run.stop = StopRequests(folder, lambda: False)
             for epoch in range(2):

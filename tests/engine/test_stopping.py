@@ -17,7 +17,7 @@ from small_runs import At, fresh, options, rows
 
 from fiftyone_yoloseg.engine.checkpoint import load_checkpoint
 from fiftyone_yoloseg.engine.stopping import StopRequests
-from fiftyone_yoloseg.engine.trainer import train
+from fiftyone_yoloseg.engine.train import train
 from fiftyone_yoloseg.types import SegmentationData
 
 

@@ -15,8 +15,10 @@ from small_runs import At, fresh, options, rows, same
 from fiftyone_yoloseg.config import TrainSettings
 from fiftyone_yoloseg.data.synthetic import write_synthetic
 from fiftyone_yoloseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fiftyone_yoloseg.engine.events import TrainResult
 from fiftyone_yoloseg.engine.runlog import COLUMNS
-from fiftyone_yoloseg.engine.trainer import Trainer, TrainResult, train
+from fiftyone_yoloseg.engine.train import train
+from fiftyone_yoloseg.engine.trainer import Trainer
 from fiftyone_yoloseg.errors import CheckpointError, DataError, UserError
 from fiftyone_yoloseg.types import SegmentationData
 
@@ -181,7 +183,7 @@ class Worse(Trainer):
 
 
 def test_patience(data: SegmentationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fiftyone_yoloseg.engine.trainer.Trainer", Worse)
+    monkeypatch.setattr("fiftyone_yoloseg.engine.session.Trainer", Worse)
     small = replace(data, splits={"train": data.splits["train"][:2], "val": data.splits["val"][:1]})
     result = train(fresh(data), small, options(tmp_path, epochs=5, batch=2, patience=2))
     assert (result.epochs, result.best_epoch, result.stopped) == (4, 2, False), "a tie counts as better; two worse epochs follow"
