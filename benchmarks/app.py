@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fiftyone_yoloseg.bridge.database import private_database
+
+os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "ERROR")  # its hints go to stdout, where JSON alone belongs
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPO / "tests" / "plugin"))

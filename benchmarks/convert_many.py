@@ -8,6 +8,7 @@ Each sample is an image of 96 x 64 pixels with three objects: a ring, an object 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -19,6 +20,8 @@ import numpy as np
 import psutil
 
 from fiftyone_yoloseg.bridge.database import private_database
+
+os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "ERROR")  # its hints go to stdout, where JSON alone belongs
 
 WIDTH, HEIGHT, BATCH = 96, 64, 2000
 

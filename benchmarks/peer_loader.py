@@ -8,12 +8,15 @@ The peer runs as a black box in an environment of its own; its validation counts
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from fiftyone_yoloseg.bridge.database import private_database
+
+os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "ERROR")  # its hints go to stdout, where JSON alone belongs
 
 PEER = """
 import json, sys
