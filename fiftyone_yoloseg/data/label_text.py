@@ -83,5 +83,5 @@ def parse_fixed(rows: Sequence[bytes]) -> tuple[Floats, list[int]] | None:
     values = text[:, [1, *range(3, step)]] - _ZERO  # what is below "0" wraps around to large numbers
     if np.any(text[:, 0] != _SPACE) or np.any(text[:, 2] != _DOT) or (values.size and values.max() > 9):
         return None
-    # the quotient of two whole numbers is rounded once, as a parser rounds the decimal: the same number to the last bit
+    # floats hold whole numbers of 15 digits exactly, and their quotient is rounded once, as a parser rounds the decimal: the same to the last bit
     return values.astype(np.float64) @ 10.0 ** np.arange(digits, -1, -1) / 10**digits, [length // step for length in lengths]

@@ -64,7 +64,7 @@ def _figures(plan: Plan, reader: Reader, worst: Worst, style: RowStyle, plain: b
             if not isinstance(size, UserError):
                 labels = [label for label in sample.labels if str(label["_id"]) in wanted]
                 shown += [(sample, size, o) for o in reader.read(replace(sample, labels=labels), size)[0]]
-    with ThreadPoolExecutor() as pool:  # most of the time images are read and written, which Python's lock allows
+    with ThreadPoolExecutor(2) as pool:  # images are read and written outside of Python's lock; no more of them at once, they may be large
         figures = dict(pool.map(lambda one: drawn(*one), shown))
     return [figures[label] for _, _, label in worst if label in figures]
 
