@@ -35,36 +35,34 @@ def walks_text(walks: Sequence[Walk], corners: Sequence[tuple[int, int]], size: 
     if not walks:
         return []
     height, width = size
-    table, first_row = _table(height, width, outline)
+    digits = decimals(height, width)
+    if outline == "edge":
+        columns, rows = _table(width, digits, (0.0,), 1), _table(height, digits, (0.0,), 1)
+    else:
+        columns, rows = _table(width, digits, (OFFSET, OFFSET + MARK, OFFSET - MARK), 0), _table(height, digits, (OFFSET, OFFSET + MARK), 0)
     lengths = np.array([len(points) for points, _ in walks])
     entries = np.concatenate([points for points, _ in walks]) + np.repeat(np.array(corners, np.int32), lengths, 0)
     if outline == "pixel":
         entries[:, 0] += np.concatenate([marks for _, marks in walks]) % 3 * np.int32(width)  # a mark of -1 is in the table's third part
         entries[np.cumsum(lengths) - lengths, 1] += np.array(continues, np.int32) * height
-    entries[:, 1] += first_row
-    data, step = table.take(entries, 0).tobytes(), 2 * table.shape[1]
+    entries[:, 1] += len(columns)
+    data, step = np.concatenate([columns, rows]).take(entries, 0).tobytes(), 2 * (digits + 3)
     ends = (np.cumsum(lengths) * step).tolist()
     return [data[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 @functools.lru_cache(maxsize=256)
-def _table(height: int, width: int, outline: Outline) -> tuple[npt.NDArray[np.uint8], int]:
-    """The text of each coordinate that an outline can have, (n, decimals + 3) characters, and the entry at which those of rows begin.
-
-    Pixel outlines have each pixel several times: plain, and with each mark that it can have.
-    """
-    across, down = ((OFFSET, OFFSET + MARK, OFFSET - MARK), (OFFSET, OFFSET + MARK)) if outline == "pixel" else ((0.0,), (0.0,))
-    edge, digits = int(outline == "edge"), decimals(height, width)
-    columns = [(np.arange(width + edge) + offset) / width for offset in across]
-    rows = [(np.arange(height + edge) + offset) / height for offset in down]
-    number = np.rint(np.concatenate(columns + rows) * 10**digits).astype(np.int64)
+def _table(size: int, digits: int, offsets: tuple[float, ...], more: int) -> npt.NDArray[np.uint8]:
+    """Text of (i + offset) / size for i in 0..size-1+more, one offset after the other: (n, digits + 3) characters."""
+    shares = np.concatenate([(np.arange(size + more) + offset) / size for offset in offsets])
+    number = np.rint(shares * 10**digits).astype(np.int64)
     text = np.empty((len(number), digits + 3), np.uint8)
     text[:, 0], text[:, 2] = _SPACE, _DOT
     for place in range(digits):
         number, digit = np.divmod(number, 10)
         text[:, digits + 2 - place] = digit + _ZERO
     text[:, 1] = number + _ZERO
-    return text, len(columns) * len(columns[0])
+    return text
 
 
 def parse_fixed(rows: Sequence[bytes]) -> tuple[Floats, list[int]] | None:
